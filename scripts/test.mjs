@@ -1,0 +1,189 @@
+// The one test command: `npm test`. Runs every kind of test, says what it skipped and why, and ends with the
+// line `N passed, N failed, N skipped`. On CI (CI=true) a missing tool is a failure and nothing is skipped.
+//
+//   npm test                       everything
+//   npm test -- unit native        some parts (see PARTS at the end)
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpus } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const build = join(root, "build");
+const onCi = process.env.CI === "true";
+const jobs = String(cpus().length);
+/** Seconds that each fuzzer runs. */
+const fuzzSeconds = process.env.MILLRACE_FUZZ_SECONDS ?? "20";
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+const notes = [];
+
+function run(command, args, options = {}) {
+  console.log(`\n$ ${[command, ...args].join(" ")}`);
+  const done = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
+  return done.status === 0;
+}
+
+function has(command) {
+  return spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
+}
+
+function count(name, passed, failed, skipped = 0) {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
+  if (failed > 0) notes.push(`failed: ${name}${failed > 1 ? ` (${failed})` : ""}`);
+  if (skipped > 0) notes.push(`skipped: ${skipped} in ${name}`);
+}
+
+function check(name, ok) {
+  count(name, ok ? 1 : 0, ok ? 0 : 1);
+  return ok;
+}
+
+function skip(name, why) {
+  if (onCi) count(`${name}: ${why}, and on CI nothing is skipped`, 0, 1);
+  else {
+    total.skipped += 1;
+    notes.push(`skipped: ${name} (${why})`);
+  }
+}
+
+function readJson(file) {
+  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : null;
+}
+
+function style() {
+  check("biome", run("npx", ["biome", "check", "."]));
+  check("import rules", run("npm", ["run", "--silent", "imports"]));
+  check("types", run("npm", ["run", "--silent", "typecheck"]));
+}
+
+/** Configures and builds native/ into build/<folder>. */
+function buildNative(folder, settings, environment = {}) {
+  const env = { ...process.env, ...environment };
+  const into = join(build, folder);
+  return (
+    run("cmake", ["-S", "native", "-B", into, "-DCMAKE_BUILD_TYPE=Release", ...settings], { env }) &&
+    run("cmake", ["--build", into, "--parallel", jobs], { env })
+  );
+}
+
+function runGoogleTests(name, folder) {
+  const report = join(build, `${folder}.json`);
+  rmSync(report, { force: true });
+  const ok = run(join(build, folder, "millrace_native_tests"), ["--gtest_brief=1", `--gtest_output=json:${report}`]);
+  const result = readJson(report);
+  if (result === null) return check(`${name}: crashed before its report`, false);
+  const failed = result.failures + result.errors;
+  count(name, result.tests - failed - (result.disabled ?? 0), failed, result.disabled ?? 0);
+  if (!ok && failed === 0) check(`${name}: exit status`, false);
+}
+
+function native() {
+  const settings = ["-DMILLRACE_TESTS=ON", "-DMILLRACE_ADDON=OFF", "-DMILLRACE_BENCH=OFF"];
+  if (!check("native tests build", buildNative("native-tests", settings))) return;
+  runGoogleTests("native tests", "native-tests");
+}
+
+function sanitizers() {
+  if (!has("clang++")) return skip("native tests under ASan and UBSan, fuzzers", "clang++ is not installed");
+  const clang = { CC: "clang", CXX: "clang++" };
+  const settings = [
+    "-DMILLRACE_TESTS=ON",
+    "-DMILLRACE_FUZZ=ON",
+    "-DMILLRACE_ADDON=OFF",
+    "-DMILLRACE_BENCH=OFF",
+    "-DMILLRACE_SANITIZE=address,undefined",
+  ];
+  if (!check("sanitized build", buildNative("native-asan", settings, clang))) return;
+  runGoogleTests("native tests under ASan and UBSan", "native-asan");
+  for (const source of readdirSync(join(root, "native", "test", "fuzz")).filter((file) => file.endsWith("_fuzz.cc"))) {
+    const name = source.replace(/\.cc$/, "");
+    const corpus = join(build, "corpus", name);
+    mkdirSync(corpus, { recursive: true });
+    check(
+      name,
+      run(join(build, "native-asan", name), [
+        `-max_total_time=${fuzzSeconds}`,
+        "-print_final_stats=1",
+        "-verbosity=0",
+        `-artifact_prefix=${corpus}-`,
+        corpus,
+      ]),
+    );
+  }
+}
+
+function vitest(name, folder, node = process.execPath) {
+  const report = join(build, `vitest-${folder.replace(/\W/g, "-")}-${name.replace(/\W/g, "-")}.json`);
+  rmSync(report, { force: true });
+  mkdirSync(build, { recursive: true });
+  const ok = run(node, [
+    join(root, "node_modules", "vitest", "vitest.mjs"),
+    "run",
+    folder,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+  ]);
+  const result = readJson(report);
+  if (result === null) return check(`${name}: crashed before its report`, false);
+  count(name, result.numPassedTests, result.numFailedTests, result.numPendingTests + result.numTodoTests);
+  if (!ok && result.numFailedTests === 0) check(`${name}: exit status`, false);
+}
+
+function builds() {
+  return check("build", run("npm", ["run", "--silent", "build"]));
+}
+
+function unit() {
+  vitest("unit tests", "test/unit");
+}
+
+function integration() {
+  for (const tool of ["redis-server"]) {
+    if (!has(tool)) skip(`integration tests that need ${tool}`, `${tool} is not installed`);
+  }
+  vitest("integration tests", "test/integration");
+}
+
+function stress() {
+  vitest("stress and kill tests", "test/stress");
+}
+
+/** The same addon and the same sources on the newest Node that the project supports. */
+function node24() {
+  const folder = join(build, "node24");
+  const node = join(folder, "node_modules", "node", "bin", "node");
+  if (!existsSync(node)) {
+    mkdirSync(folder, { recursive: true });
+    run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder, "node@24"]);
+  }
+  if (!existsSync(node)) return skip("tests on Node 24", "npm's node@24 could not be installed");
+  vitest("unit tests on Node 24", "test/unit", node);
+  vitest("client tests on Node 24", "test/integration/client", node);
+}
+
+const PARTS = { style, native, sanitizers, builds, unit, integration, stress, node24 };
+
+const asked = process.argv.slice(2);
+for (const name of asked) {
+  if (!(name in PARTS)) {
+    console.error(`no such part: ${name}; there are ${Object.keys(PARTS).join(", ")}`);
+    process.exit(2);
+  }
+}
+for (const [name, part] of Object.entries(PARTS)) {
+  if (asked.length > 0 && !asked.includes(name)) continue;
+  const started = Date.now();
+  console.log(`\n=== ${name}`);
+  part();
+  console.log(`=== ${name}: ${((Date.now() - started) / 1000).toFixed(0)} s`);
+}
+
+console.log("");
+for (const note of notes) console.log(note);
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exitCode = total.failed > 0 ? 1 : 0;
