@@ -1,0 +1,212 @@
+// Objects that the daemon writes for remote clients, into segments of its own.
+#include "base/crc32c.h"
+#include "store/namespace_impl.h"
+
+namespace millrace {
+
+namespace {
+
+// A draft of unknown size takes room in steps that grow with it, so that it ends in few parts.
+constexpr uint64_t kStepBytesMin = 64 * KiB;
+constexpr uint64_t kStepBytesMax = limits::kSegmentBytesDefault / 2;
+
+// The largest object that lies in one entry; above it objects lie in parts.
+constexpr uint64_t kSingleEntryBytesMax = limits::kSegmentBytesMax - kSegmentHeaderBytes - 2 * KiB;
+
+uint64_t part_entry_bytes(uint64_t capacity_bytes) { return kPayloadOffsetMax + capacity_bytes + limits::kEntryAlignment; }
+
+}  // namespace
+
+Draft::Draft(Draft&& other) noexcept { *this = std::move(other); }
+
+Draft& Draft::operator=(Draft&& other) noexcept {
+  if (this == &other) return *this;
+  abort();
+  owner_ = std::move(other.owner_);
+  key_ = std::move(other.key_);
+  parts_ = std::move(other.parts_);
+  size_bytes_ = std::exchange(other.size_bytes_, 0);
+  other.owner_.reset();
+  other.parts_.clear();
+  return *this;
+}
+
+void Draft::abort() {
+  if (!owner_) return;
+  Namespace::Impl& in = *owner_->impl_;
+  {
+    std::lock_guard lock(in.mutex);
+    for (Part& part : parts_) {
+      --part.segment->drafts;
+      in.retire_if_dead(part.segment);
+    }
+    parts_.clear();
+  }
+  owner_.reset();
+}
+
+// Takes room for a part of `capacity` bytes in the daemon's segment. The payload starts where it would with
+// the draft's key, so that a draft of one part becomes an ordinary entry.
+Status Namespace::Impl::take_part(Draft& draft, uint64_t capacity_bytes) {
+  if (dropped) return Status(Code::kNamespaceGone, "namespace '" + name + "' is gone");
+  auto segment = house_segment(part_entry_bytes(capacity_bytes));
+  if (!segment.ok()) return segment.status();
+  const uint64_t entry_offset = (*segment)->write_end;
+  const uint64_t payload = shape_entry(entry_offset, draft.key_.size(), capacity_bytes).payload_offset;
+  (*segment)->write_end = align_up(payload + capacity_bytes, limits::kEntryAlignment);
+  ++(*segment)->drafts;
+  draft.parts_.push_back({*segment, entry_offset, payload, capacity_bytes});
+  return Status();
+}
+
+Result<Draft> Namespace::begin(std::string_view key) {
+  if (key.empty()) return Status(Code::kInvalidArgument, "a key has at least one byte");
+  if (key.size() > limits::kKeyBytesMax) {
+    return Status(Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes");
+  }
+  Draft draft;
+  draft.key_ = key;
+  draft.owner_ = shared_from_this();
+  return draft;
+}
+
+Result<Draft> Namespace::begin(std::string_view key, uint64_t size_bytes, std::vector<Span>* spans) {
+  spans->clear();
+  if (size_bytes > limits::kObjectBytesMax) {
+    return Status(Code::kObjectTooLarge, "an object has at most " + std::to_string(limits::kObjectBytesMax) + " bytes");
+  }
+  auto draft = begin(key);
+  if (!draft.ok()) return draft;
+  // What can never fit is refused before it takes everybody's room part by part.
+  for (const auto& [what, most] : {std::pair("the namespace's limit", impl_->options.limit_bytes),
+                                   std::pair("the namespace's dram limit", impl_->options.dram_limit_bytes),
+                                   std::pair("the node's dram", impl_->node->options.dram.limit_bytes)}) {
+    if (most != 0 && size_bytes > most) {
+      return Status(Code::kResourceExhausted, std::to_string(size_bytes) + " bytes do not fit in " + what + " of " +
+                                                  std::to_string(most) + " bytes");
+    }
+  }
+  uint64_t left = size_bytes;
+  Status failed;
+  {
+    std::lock_guard lock(impl_->mutex);
+    while (left > 0 || draft->parts_.empty()) {
+      const uint64_t bytes = size_bytes <= kSingleEntryBytesMax
+                                 ? left
+                                 : std::min(left, limits::kSegmentBytesDefault - kSegmentHeaderBytes - 2 * KiB);
+      failed = impl_->take_part(*draft, bytes);
+      if (!failed.ok()) break;
+      Draft::Part& part = draft->parts_.back();
+      part.bytes = bytes;
+      part.crc_known = bytes == 0;
+      if (bytes > 0) spans->push_back({part.segment->data() + part.payload_offset, bytes});
+      left -= bytes;
+    }
+  }
+  if (!failed.ok()) return failed;  // the draft's end takes the lock
+  draft->size_bytes_ = size_bytes;
+  return draft;
+}
+
+Status Draft::append(ConstSpan bytes) {
+  if (!owner_) return Status(Code::kClosed, "the draft has ended");
+  if (bytes.bytes > limits::kObjectBytesMax - size_bytes_) {
+    return Status(Code::kObjectTooLarge, "an object has at most " + std::to_string(limits::kObjectBytesMax) + " bytes");
+  }
+  Namespace::Impl& in = *owner_->impl_;
+  while (bytes.bytes > 0) {
+    if (parts_.empty() || parts_.back().bytes == parts_.back().capacity_bytes) {
+      std::lock_guard lock(in.mutex);
+      uint64_t step = std::min(std::max(bytes.bytes, std::clamp(size_bytes_, kStepBytesMin, kStepBytesMax)), kStepBytesMax);
+      // The rest of the segment in use first, where it is worth a part.
+      const uint64_t room = in.house ? in.house->room() : 0;
+      if (room >= part_entry_bytes(kStepBytesMin)) step = std::min(step, room - part_entry_bytes(0));
+      if (Status failed = in.take_part(*this, step); !failed.ok()) return failed;
+    }
+    Part& part = parts_.back();
+    const uint64_t now = std::min(bytes.bytes, part.capacity_bytes - part.bytes);
+    part.crc = copy_crc32c(part.segment->data() + part.payload_offset + part.bytes, bytes.data, now, part.crc);
+    part.bytes += now;
+    size_bytes_ += now;
+    bytes.data += now;
+    bytes.bytes -= now;
+  }
+  return Status();
+}
+
+Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, const std::vector<uint32_t>* crcs,
+                                     std::optional<uint32_t> expected) {
+  Draft draft = std::move(committed);
+  if (draft.owner_.get() != this) return Status(Code::kClosed, "the draft has ended");
+  MILLRACE_ASSERT(crcs == nullptr || draft.size_bytes_ == 0 || crcs->size() == draft.parts_.size());
+  Impl& in = *impl_;
+
+  // Sums before the lock: they cost a pass over the bytes.
+  uint32_t object_crc = 0;
+  for (size_t i = 0; i < draft.parts_.size(); ++i) {
+    Draft::Part& part = draft.parts_[i];
+    if (!part.crc_known) {
+      part.crc = crcs != nullptr ? (*crcs)[i] : crc32c(0, part.segment->data() + part.payload_offset, part.bytes);
+      part.crc_known = true;
+    }
+    object_crc = i == 0 ? part.crc : crc32c_combine(object_crc, part.crc, part.bytes);
+  }
+  if (expected && *expected != object_crc) {
+    return Status(Code::kChecksumMismatch, "the bytes received under '" + draft.key_ + "' do not have the checksum sent with them");
+  }
+
+  std::unique_lock lock(in.mutex);
+  auto finish = [&](Result<ObjectInfo> result) {
+    for (Draft::Part& part : draft.parts_) --part.segment->drafts;
+    for (Draft::Part& part : draft.parts_) in.retire_if_dead(part.segment);
+    draft.parts_.clear();
+    lock.unlock();
+    draft.owner_.reset();
+    return result;
+  };
+  if (in.dropped) return finish(Status(Code::kNamespaceGone, "namespace '" + in.name + "' is gone"));
+  if (Status failed = in.check_condition(draft.key_, condition); !failed.ok()) return finish(failed);
+  if (draft.parts_.empty()) {
+    if (Status failed = in.take_part(draft, 0); !failed.ok()) return finish(failed);
+  }
+  if (draft.parts_.size() == 1) {
+    Draft::Part& part = draft.parts_[0];
+    // What the draft did not use goes back where nothing was written behind it.
+    Segment& segment = *part.segment;
+    const uint64_t taken_end = align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment);
+    if (segment.write_end == taken_end) segment.write_end = align_up(part.payload_offset + part.bytes, limits::kEntryAlignment);
+    write_entry_header(segment.data(), part.entry_offset, EntryKind::kObject, draft.key_, part.bytes, part.crc,
+                       part.payload_offset - part.entry_offset);
+    return finish(in.publish(part.segment, part.entry_offset, draft.key_));
+  }
+
+  // Parts, and a manifest that lists them.
+  const uint64_t manifest_bytes = sizeof(ManifestHeader) + draft.parts_.size() * sizeof(ManifestExtent);
+  const size_t parts = draft.parts_.size();
+  if (Status failed = in.take_part(draft, manifest_bytes); !failed.ok()) return finish(failed);
+  Draft::Part& last = draft.parts_.back();
+  uint8_t* payload = last.segment->data() + last.payload_offset;
+  const ManifestHeader header{draft.size_bytes_, object_crc, static_cast<uint32_t>(parts)};
+  std::memcpy(payload, &header, sizeof(header));
+  for (size_t i = 0; i < parts; ++i) {
+    const Draft::Part& part = draft.parts_[i];
+    write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kPart, {}, part.bytes, part.crc,
+                       part.payload_offset - part.entry_offset);
+    const ManifestExtent extent{part.segment->number, part.crc, part.payload_offset, part.bytes};
+    std::memcpy(payload + sizeof(header) + i * sizeof(extent), &extent, sizeof(extent));
+  }
+  write_entry_header(last.segment->data(), last.entry_offset, EntryKind::kManifest, draft.key_, manifest_bytes,
+                     crc32c(0, payload, manifest_bytes), last.payload_offset - last.entry_offset);
+  auto info = in.publish(last.segment, last.entry_offset, draft.key_);
+  if (info.ok()) {
+    for (size_t i = 0; i < parts; ++i) {
+      const Draft::Part& part = draft.parts_[i];
+      auto entry = in.entry_at({part.segment->number, part.entry_offset});
+      if (entry.ok()) in.seal_part(*part.segment, part.entry_offset, *entry);
+    }
+    // The manifest is the newest: recovery takes it only where its parts are sealed.
+  }
+  return finish(std::move(info));
+}
+
+}  // namespace millrace

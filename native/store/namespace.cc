@@ -1,0 +1,507 @@
+#include <chrono>
+
+#include "base/crc32c.h"
+#include "base/hash.h"
+#include "store/namespace_impl.h"
+
+namespace millrace {
+
+namespace {
+
+uint32_t unix_s() {
+  return static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+Status check_key(std::string_view key) {
+  if (key.empty()) return Status(Code::kInvalidArgument, "a key has at least one byte");
+  if (key.size() > limits::kKeyBytesMax) {
+    return Status(Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes, this one has " +
+                                         std::to_string(key.size()));
+  }
+  return Status();
+}
+
+Status not_found(std::string_view key) {
+  return Status(Code::kNotFound, "no object under the key '" + std::string(key) + "'");
+}
+
+Status gone(const std::string& name) {
+  return Status(Code::kNamespaceGone, "namespace '" + name + "' is gone: deleted, or its lease has lapsed");
+}
+
+}  // namespace
+
+Namespace::Impl::Impl(std::shared_ptr<NodeShared> node, uint64_t id, std::string name, NamespaceOptions options)
+    : node(std::move(node)), id(id), name(std::move(name)), options(options),
+      ordered([this](SlotRef ref) { return key_of(ref); }) {
+  segments.push_back(nullptr);  // number 0 is never used: a slot word is never mistaken for an empty one
+}
+
+Namespace::Namespace(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) { impl_->face = this; }
+Namespace::~Namespace() = default;
+
+const std::string& Namespace::name() const { return impl_->name; }
+const Token& Namespace::token() const { return impl_->options.token; }
+const NamespaceOptions& Namespace::options() const { return impl_->options; }
+bool Namespace::dropped() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->dropped;
+}
+
+// --- entries
+
+// Bounds are checked on every look: a client that holds the segment as its grant may have changed the header.
+std::string_view Namespace::Impl::key_of(SlotRef ref) const {
+  const auto segment = ref.segment < segments.size() ? segments[ref.segment].get() : nullptr;
+  if (segment == nullptr || ref.entry_offset + sizeof(EntryHeader) > segment->bytes()) return {};
+  const uint8_t* at = segment->data() + ref.entry_offset;
+  uint16_t key_bytes;
+  std::memcpy(&key_bytes, at + offsetof(EntryHeader, key_bytes), sizeof(key_bytes));
+  if (key_bytes > limits::kKeyBytesMax || ref.entry_offset + sizeof(EntryHeader) + key_bytes > segment->bytes()) return {};
+  return std::string_view(reinterpret_cast<const char*>(at + sizeof(EntryHeader)), key_bytes);
+}
+
+bool Namespace::Impl::key_equals(SlotRef ref, std::string_view key) const { return key_of(ref) == key; }
+
+Result<Entry> Namespace::Impl::entry_at(SlotRef ref, bool verify_header) const {
+  const auto segment = ref.segment < segments.size() ? segments[ref.segment].get() : nullptr;
+  if (segment == nullptr) return Status(Code::kCorrupt, "segment " + std::to_string(ref.segment) + " is not of this namespace");
+  auto entry = read_entry(segment->data(), segment->bytes(), ref.entry_offset, verify_header);
+  if (!entry.ok()) {
+    return Status(entry.code(), "segment " + std::to_string(ref.segment) + ": " + entry.status().message());
+  }
+  return entry;
+}
+
+std::optional<SlotRef> Namespace::Impl::find(std::string_view key) const {
+  std::optional<SlotRef> found;
+  index->view().find(hash_key(key), [&](SlotRef ref) {
+    if (!key_equals(ref, key)) return false;
+    found = ref;
+    return true;
+  });
+  return found;
+}
+
+Result<ObjectInfo> Namespace::Impl::info_of(SlotRef ref) const {
+  auto entry = entry_at(ref);
+  if (!entry.ok()) return entry.status();
+  return info_of(ref, *entry);
+}
+
+Result<ObjectInfo> Namespace::Impl::info_of(SlotRef ref, const Entry& entry) const {
+  ObjectInfo info{entry.payload_bytes, entry.sequence, entry.payload_crc, entry.sealed_unix_s};
+  if (entry.kind == EntryKind::kManifest) {
+    auto manifest = read_manifest(segments[ref.segment]->data() + entry.payload_offset, entry.payload_bytes);
+    if (!manifest.ok()) return manifest.status();
+    info.size_bytes = manifest->header.object_bytes;
+    info.crc32c = manifest->header.object_crc;
+  }
+  return info;
+}
+
+Status Namespace::Impl::check_condition(std::string_view key, const Condition& condition) const {
+  if (!condition.if_absent && condition.if_sequence == 0) return Status();
+  const auto ref = find(key);
+  if (condition.if_absent && ref) {
+    return Status(Code::kConditionFailed, "an object is there already under the key '" + std::string(key) + "'");
+  }
+  if (condition.if_sequence != 0) {
+    if (!ref) return Status(Code::kConditionFailed, "no object under the key '" + std::string(key) + "' any more");
+    auto info = info_of(*ref);
+    if (!info.ok()) return info.status();
+    if (info->sequence != condition.if_sequence) {
+      return Status(Code::kConditionFailed, "the object under the key '" + std::string(key) + "' is another version by now");
+    }
+  }
+  return Status();
+}
+
+void Namespace::Impl::release(SlotRef ref) {
+  auto segment = segment_at(ref.segment);
+  auto entry = entry_at(ref);
+  if (!segment || !entry.ok()) return;  // spoilt by its own client: nothing to account
+  auto forget = [this](const std::shared_ptr<Segment>& of, uint64_t bytes) {
+    of->live_bytes -= std::min(of->live_bytes, bytes);
+    retire_if_dead(of);
+  };
+  if (entry->kind == EntryKind::kManifest) {
+    auto manifest = read_manifest(segment->data() + entry->payload_offset, entry->payload_bytes);
+    if (manifest.ok()) {
+      object_bytes -= std::min(object_bytes, manifest->header.object_bytes);
+      for (uint32_t i = 0; i < manifest->header.extents; ++i) {
+        const ManifestExtent extent = manifest->extents[i];
+        if (auto part = segment_at(extent.segment)) forget(part, extent.bytes);
+      }
+    }
+  } else {
+    object_bytes -= std::min(object_bytes, entry->payload_bytes);
+  }
+  reinterpret_cast<EntryHeader*>(segment->data() + ref.entry_offset)
+      ->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
+  forget(segment, entry->end - ref.entry_offset);
+}
+
+Result<ObjectInfo> Namespace::Impl::publish(const std::shared_ptr<Segment>& segment, uint64_t entry_offset,
+                                            std::string_view key) {
+  const SlotRef ref{segment->number, entry_offset};
+  auto entry = entry_at(ref);
+  if (!entry.ok()) return entry.status();
+  // Sequence and state first: who finds the entry through the index finds them set.
+  auto* header = reinterpret_cast<EntryHeader*>(segment->data() + entry_offset);
+  header->sequence = last_sequence + 1;
+  header->sealed_unix_s = unix_s();
+  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  auto info = info_of(ref);
+  if (!info.ok()) return info.status();
+  auto before = index->put(hash_key(key), ref, [&](SlotRef other) { return key_equals(other, key); });
+  if (!before.ok()) {
+    header->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
+    return before.status();
+  }
+  ++last_sequence;
+  ++sealed_total;
+  segment->live_bytes += entry->end - entry_offset;
+  segment->write_end = std::max(segment->write_end, entry->end);
+  object_bytes += info->size_bytes;
+  note_change(ref, true);
+  if (*before) release(**before);
+  if (!watchers.empty()) tell_watchers(false, key, *info);
+  return info;
+}
+
+void Namespace::Impl::tell_watchers(bool deleted, std::string_view key, const ObjectInfo& info) {
+  for (const auto& [watcher_id, watcher] : watchers) {
+    if (key.starts_with(watcher.prefix)) watcher.callback(WatchedEvent{deleted, std::string(key), info});
+  }
+}
+
+// --- reading
+
+Result<ObjectInfo> Namespace::head(std::string_view key) {
+  if (Status bad = check_key(key); !bad.ok()) return bad;
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->dropped) return gone(impl_->name);
+  const auto ref = impl_->find(key);
+  if (!ref) return not_found(key);
+  return impl_->info_of(*ref);
+}
+
+Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_t length) {
+  if (Status bad = check_key(key); !bad.ok()) return bad;
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->dropped) return gone(impl_->name);
+  const auto ref = impl_->find(key);
+  if (!ref) return not_found(key);
+  // One look at the entry serves for its size and its place: its client may change it between two.
+  auto entry = impl_->entry_at(*ref);
+  if (!entry.ok()) return entry.status();
+  auto info = impl_->info_of(*ref, *entry);
+  if (!info.ok()) return info.status();
+  const uint64_t size = info->size_bytes;
+  if (offset > size || length > size - offset) {
+    return Status(Code::kOutOfRange, "bytes " + std::to_string(offset) + " to " + std::to_string(offset + length) +
+                                         " are asked of an object of " + std::to_string(size));
+  }
+  if (length == 0) length = size - offset;
+  ObjectView view{*info, {}, {}};
+  auto segment = impl_->segments[ref->segment];
+  if (entry->kind != EntryKind::kManifest) {
+    if (length > 0) view.spans.push_back({segment->data() + entry->payload_offset + offset, length});
+    view.segments.push_back(std::move(segment));
+    return view;
+  }
+  auto manifest = read_manifest(segment->data() + entry->payload_offset, entry->payload_bytes);
+  if (!manifest.ok()) return manifest.status();
+  for (uint32_t i = 0; i < manifest->header.extents && length > 0; ++i) {
+    const ManifestExtent extent = manifest->extents[i];
+    if (offset >= extent.bytes) {
+      offset -= extent.bytes;
+      continue;
+    }
+    auto part = impl_->segment_at(extent.segment);
+    if (!part || extent.offset > part->bytes() || extent.bytes > part->bytes() - extent.offset) {
+      return Status(Code::kCorrupt, "a part of the object under '" + std::string(key) + "' lies outside segment " +
+                                        std::to_string(extent.segment));
+    }
+    const uint64_t bytes = std::min(length, extent.bytes - offset);
+    view.spans.push_back({part->data() + extent.offset + offset, bytes});
+    view.segments.push_back(std::move(part));
+    length -= bytes;
+    offset = 0;
+  }
+  if (length > 0) return Status(Code::kCorrupt, "the manifest of the object under '" + std::string(key) + "' has changed");
+  return view;
+}
+
+// --- writing
+
+Result<bool> Namespace::remove(std::string_view key, Condition condition) {
+  if (Status bad = check_key(key); !bad.ok()) return bad;
+  Impl& in = *impl_;
+  std::lock_guard lock(in.mutex);
+  if (in.dropped) return gone(in.name);
+  if (Status failed = in.check_condition(key, condition); !failed.ok()) return failed;
+  const auto before = in.index->remove(hash_key(key), [&](SlotRef ref) { return in.key_equals(ref, key); });
+  if (!before) return false;
+  ObjectInfo info;
+  if (!in.watchers.empty()) {
+    auto known = in.info_of(*before);
+    if (known.ok()) info = *known;
+  }
+  in.note_change(*before, false);
+  in.release(*before);
+  if (!in.watchers.empty()) in.tell_watchers(true, key, info);
+  return true;
+}
+
+Result<ObjectInfo> Namespace::put(std::string_view key, ConstSpan bytes, Condition condition) {
+  std::vector<Span> spans;
+  auto draft = begin(key, bytes.bytes, &spans);
+  if (!draft.ok()) return draft.status();
+  std::vector<uint32_t> crcs;
+  for (const Span& span : spans) {
+    crcs.push_back(copy_crc32c(span.data, bytes.data, span.bytes, 0));
+    bytes.data += span.bytes;
+  }
+  return commit(std::move(*draft), condition, &crcs);
+}
+
+Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition) {
+  auto view = get(from);
+  if (!view.ok()) return view.status();
+  auto draft = to_namespace.begin(to);
+  if (!draft.ok()) return draft.status();
+  for (const ConstSpan& span : view->spans) {
+    if (Status failed = draft->append(span); !failed.ok()) return failed;
+  }
+  return to_namespace.commit(std::move(*draft), condition, nullptr, view->info.crc32c);
+}
+
+// --- same-host sessions
+
+SessionId Namespace::begin_session() {
+  const SessionId session = impl_->node->next_session.fetch_add(1);
+  std::lock_guard lock(impl_->mutex);
+  impl_->sessions.emplace(session, Impl::Session{});
+  return session;
+}
+
+void Namespace::end_session(SessionId session) {
+  bool freed = false;
+  {
+    Impl& in = *impl_;
+    std::lock_guard lock(in.mutex);
+    auto found = in.sessions.find(session);
+    if (found == in.sessions.end()) return;
+    Impl::Session ended = std::move(found->second);
+    in.sessions.erase(found);
+    for (const auto& segment : in.segments) {
+      if (segment) segment->let_go(session);
+    }
+    for (auto& retiring : in.retiring) retiring.segment->let_go(session);
+    for (uint32_t number : ended.granted) {
+      if (auto segment = in.segment_at(number)) segment->end_grant();
+    }
+    for (const auto& [part, bytes] : ended.loose_parts) {
+      if (auto segment = in.segment_at(part.segment)) {
+        segment->live_bytes -= std::min(segment->live_bytes, bytes);
+        if (std::find(ended.granted.begin(), ended.granted.end(), part.segment) == ended.granted.end()) {
+          in.retire_if_dead(segment);
+        }
+      }
+    }
+    for (uint32_t number : ended.granted) {
+      if (auto segment = in.segment_at(number); segment && segment->writer == kNobody) in.offer(segment);
+    }
+    freed = in.sweep_retiring(Clock::now());
+  }
+  if (Store::Listener* listener = impl_->node->listener.load(); freed && listener) listener->room_freed();
+}
+
+Result<Grant> Namespace::reserve(SessionId session, uint64_t bytes) {
+  Impl& in = *impl_;
+  std::lock_guard lock(in.mutex);
+  if (in.dropped) return gone(in.name);
+  auto found = in.sessions.find(session);
+  if (found == in.sessions.end()) return Status(Code::kClosed, "the session has ended");
+  uint64_t& wanted = found->second.wanted_bytes;
+  auto segment = in.writable_segment(std::max<uint64_t>(bytes, 1), wanted);
+  if (!segment.ok()) return segment.status();
+  wanted = std::min(wanted * 2, limits::kSegmentBytesDefault);
+  (*segment)->writer = session;
+  (*segment)->hold(session);
+  found->second.granted.push_back((*segment)->number);
+  return Grant{(*segment)->number, (*segment)->write_end, (*segment)->bytes(), (*segment)->memory};
+}
+
+void Namespace::give_back(SessionId session, uint32_t number) {
+  Impl& in = *impl_;
+  std::lock_guard lock(in.mutex);
+  auto found = in.sessions.find(session);
+  auto segment = in.segment_at(number);
+  if (found == in.sessions.end() || !segment || segment->writer != session) return;
+  std::erase(found->second.granted, number);
+  segment->end_grant();
+  in.offer(segment);
+}
+
+void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry) {
+  auto* header = reinterpret_cast<EntryHeader*>(segment.data() + entry_offset);
+  header->sequence = ++last_sequence;
+  header->sealed_unix_s = unix_s();
+  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  segment.live_bytes += entry.payload_bytes;
+  segment.write_end = std::max(segment.write_end, entry.end);
+}
+
+Result<ObjectInfo> Namespace::Impl::seal_entry(SessionId session_id, const Namespace::SealRecord& record,
+                                               const Condition& condition) {
+  if (dropped) return gone(name);
+  auto found = sessions.find(session_id);
+  auto segment = segment_at(record.segment);
+  const uint64_t entry_offset = uint64_t{record.entry_unit} * limits::kEntryAlignment;
+  if (found == sessions.end() || !segment || segment->writer != session_id) {
+    return Status(Code::kInvalidArgument, "segment " + std::to_string(record.segment) + " is not granted to this session");
+  }
+  Session& session = found->second;
+  auto entry = entry_at({record.segment, entry_offset}, true);
+  if (!entry.ok()) return entry.status();
+  if (entry->state != EntryState::kWriting) return Status(Code::kInvalidArgument, "this entry was sealed before");
+  const Status taken(Code::kInvalidArgument, "these bytes are sealed already, or lie before the grant");
+  if (entry->kind == EntryKind::kPart) {
+    if (!segment->take(entry_offset, entry->end)) return taken;
+    session.loose_parts.emplace(PartKey{record.segment, entry->payload_offset}, entry->payload_bytes);
+    seal_part(*segment, entry_offset, *entry);
+    return ObjectInfo{entry->payload_bytes, last_sequence, entry->payload_crc, unix_s()};
+  }
+  // The key is copied: the client may write to the original.
+  const std::string key(entry->key);
+  if (Status failed = check_condition(key, condition); !failed.ok()) return failed;
+  if (entry->kind == EntryKind::kManifest) {
+    auto manifest = read_manifest(segment->data() + entry->payload_offset, entry->payload_bytes);
+    if (!manifest.ok()) return manifest.status();
+    // Taken out one by one, so that a part that is listed twice is missing the second time.
+    std::vector<decltype(session.loose_parts)::node_type> listed;
+    Result<ObjectInfo> sealed = ObjectInfo{};
+    for (uint32_t i = 0; i < manifest->header.extents && sealed.ok(); ++i) {
+      const ManifestExtent extent = manifest->extents[i];
+      auto part = session.loose_parts.find({extent.segment, extent.offset});
+      if (part == session.loose_parts.end() || part->second != extent.bytes) {
+        sealed = Status(Code::kInvalidArgument, "the manifest lists bytes that are no sealed part of this session");
+      } else {
+        listed.push_back(session.loose_parts.extract(part));
+      }
+    }
+    if (sealed.ok()) sealed = segment->take(entry_offset, entry->end) ? publish(segment, entry_offset, key) : taken;
+    if (!sealed.ok()) {
+      for (auto& part : listed) session.loose_parts.insert(std::move(part));
+    }
+    return sealed;
+  }
+  if (!segment->take(entry_offset, entry->end)) return taken;
+  return publish(segment, entry_offset, key);
+}
+
+Result<ObjectInfo> Namespace::seal(SessionId session, uint32_t segment, uint64_t entry_offset, Condition condition) {
+  if (entry_offset % limits::kEntryAlignment != 0 || entry_offset >= limits::kSegmentBytesMax) {
+    return Status(Code::kInvalidArgument, "an entry starts on " + std::to_string(limits::kEntryAlignment) + " bytes of its segment");
+  }
+  std::lock_guard lock(impl_->mutex);
+  return impl_->seal_entry(session, {segment, static_cast<uint32_t>(entry_offset / limits::kEntryAlignment)}, condition);
+}
+
+Status Namespace::seal_batch(SessionId session, const SealRecord* records, size_t count, size_t* failed_at) {
+  std::lock_guard lock(impl_->mutex);
+  for (size_t i = 0; i < count; ++i) {
+    auto sealed = impl_->seal_entry(session, records[i], Condition{});
+    if (!sealed.ok()) {
+      *failed_at = i;
+      return sealed.status();
+    }
+  }
+  *failed_at = count;
+  return Status();
+}
+
+Result<Namespace::OpenSegment> Namespace::open_segment(SessionId session, uint32_t number) {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->dropped) return gone(impl_->name);
+  auto segment = impl_->segment_at(number);
+  if (!segment || !impl_->sessions.contains(session)) {
+    return Status(Code::kNotFound, "segment " + std::to_string(number) + " is not, or no longer, of this namespace");
+  }
+  segment->hold(session);
+  return OpenSegment{segment->memory, segment->bytes()};
+}
+
+void Namespace::confirm_unmapped(SessionId session, uint32_t number) {
+  bool freed = false;
+  {
+    Impl& in = *impl_;
+    std::lock_guard lock(in.mutex);
+    if (auto segment = in.segment_at(number)) segment->let_go(session);
+    for (auto& retiring : in.retiring) {
+      if (retiring.segment->number == number) retiring.segment->let_go(session);
+    }
+    freed = in.sweep_retiring(Clock::now());
+  }
+  if (Store::Listener* listener = impl_->node->listener.load(); freed && listener) listener->room_freed();
+}
+
+int Namespace::index_fd() const { return impl_->index->fd(); }
+uint64_t Namespace::index_map_bytes() const { return limits::kIndexBytesMax; }
+
+// --- accounting and watching
+
+void Namespace::count(Door door, uint64_t bytes_in, uint64_t bytes_out, uint64_t operations) {
+  auto& traffic = impl_->traffic[static_cast<size_t>(door)];
+  traffic.bytes_in.fetch_add(bytes_in, std::memory_order_relaxed);
+  traffic.bytes_out.fetch_add(bytes_out, std::memory_order_relaxed);
+  traffic.operations.fetch_add(operations, std::memory_order_relaxed);
+}
+
+Traffic Namespace::traffic(Door door) const {
+  const auto& traffic = impl_->traffic[static_cast<size_t>(door)];
+  return {traffic.bytes_in.load(), traffic.bytes_out.load(), traffic.operations.load()};
+}
+
+NamespaceStats Namespace::stats() {
+  Impl& in = *impl_;
+  std::lock_guard lock(in.mutex);
+  in.account_segments(0);
+  NamespaceStats stats{};
+  stats.objects = in.index->view().objects();
+  stats.size_bytes = in.object_bytes;
+  stats.segment_bytes = in.segment_bytes;
+  stats.index_bytes = in.index->bytes();
+  stats.peak_bytes = in.peak_bytes;
+  stats.sealed_total = in.sealed_total;
+  stats.dram_byte_seconds = in.byte_seconds;
+  for (const auto& segment : in.segments) {
+    if (!segment) continue;
+    ++stats.segments;
+    const uint64_t taken = segment->write_end - kSegmentHeaderBytes;
+    stats.dead_bytes += taken - std::min(taken, segment->live_bytes);
+  }
+  const auto now = Clock::now();
+  for (const auto& retiring : in.retiring) {
+    if (now >= retiring.grace_ends) stats.held_bytes += retiring.segment->bytes();
+  }
+  return stats;
+}
+
+uint64_t Namespace::watch(std::string prefix, std::function<void(const WatchedEvent&)> callback) {
+  std::lock_guard lock(impl_->mutex);
+  const uint64_t id = impl_->next_watcher++;
+  impl_->watchers.emplace(id, Impl::Watcher{std::move(prefix), std::move(callback)});
+  return id;
+}
+
+void Namespace::unwatch(uint64_t id) {
+  std::lock_guard lock(impl_->mutex);
+  impl_->watchers.erase(id);
+}
+
+}  // namespace millrace

@@ -1,0 +1,141 @@
+// The inside of a namespace. Private to store/.
+#pragma once
+#include <chrono>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "index/index_writer.h"
+#include "index/ordered_keys.h"
+#include "store/recycler.h"
+#include "store/segment.h"
+#include "store/store.h"
+
+namespace millrace {
+
+using Clock = std::chrono::steady_clock;
+
+// What all namespaces of a node share. Outlives them: each holds it.
+struct NodeShared {
+  explicit NodeShared(Store::Options options) : options(options), tier(options.dram) {}
+  const Store::Options options;
+  DramTier tier;
+  Recycler recycler;
+  std::atomic<Store::Listener*> listener{nullptr};
+  std::atomic<uint64_t> next_session{1};
+};
+
+struct Namespace::Impl {
+  Impl(std::shared_ptr<NodeShared> node, uint64_t id, std::string name, NamespaceOptions options);
+
+  // --- segments (lock held)
+  std::shared_ptr<Segment> segment_at(uint32_t number) const {
+    return number < segments.size() ? segments[number] : nullptr;
+  }
+  // A segment with `bytes` of contiguous room that nobody writes to; where there is none a new one, of
+  // `bytes_wanted` if there is room for that.
+  Result<std::shared_ptr<Segment>> writable_segment(uint64_t bytes, uint64_t bytes_wanted);
+  Result<std::shared_ptr<Segment>> new_segment(uint64_t bytes, uint64_t bytes_wanted);
+  Result<std::shared_ptr<SharedMemory>> new_memory(uint64_t bytes_min, uint64_t bytes_wanted);
+  void offer(const std::shared_ptr<Segment>& segment);  // nobody's any more: others may write to its rest
+  void retire_if_dead(const std::shared_ptr<Segment>& segment);
+  // Frees what is retired and held by nobody. Whether memory came free.
+  bool sweep_retiring(Clock::time_point now);
+  // Room for the daemon's own writes.
+  Result<std::shared_ptr<Segment>> house_segment(uint64_t bytes);
+
+  // --- entries (lock held)
+  std::string_view key_of(SlotRef ref) const;
+  bool key_equals(SlotRef ref, std::string_view key) const;
+  Result<Entry> entry_at(SlotRef ref, bool verify_header = false) const;
+  std::optional<SlotRef> find(std::string_view key) const;
+  Result<ObjectInfo> info_of(SlotRef ref) const;
+  Result<ObjectInfo> info_of(SlotRef ref, const Entry& entry) const;
+  Status check_condition(std::string_view key, const Condition& condition) const;
+  // Makes the entry visible under its key and lets go of what was there.
+  Result<ObjectInfo> publish(const std::shared_ptr<Segment>& segment, uint64_t entry_offset, std::string_view key);
+  void release(SlotRef ref);
+  Result<ObjectInfo> seal_entry(SessionId session, const Namespace::SealRecord& record, const Condition& condition);
+  void seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry);
+  Status take_part(Draft& draft, uint64_t capacity_bytes);
+
+  // --- listing (lock held)
+  void note_change(SlotRef ref, bool put) {
+    if (!ordering) return;
+    order_log.push_back({ref, put});
+    if (order_log.size() >= kOrderLogMax) settle_order();
+  }
+  void settle_order();
+
+  // --- accounting (lock held)
+  void account_segments(int64_t bytes);
+  void tell_watchers(bool deleted, std::string_view key, const ObjectInfo& info);
+
+  Namespace* face = nullptr;  // whose inside this is
+  const std::shared_ptr<NodeShared> node;
+  const uint64_t id;
+  const std::string name;
+  const NamespaceOptions options;
+
+  mutable std::mutex mutex;
+  bool dropped = false;
+  std::unique_ptr<IndexWriter> index;
+  uint64_t last_sequence = 0;
+  uint64_t sealed_total = 0;
+  uint64_t object_bytes = 0;
+
+  std::vector<std::shared_ptr<Segment>> segments;  // by number; null: retired
+  std::vector<std::shared_ptr<Segment>> open;      // with room and without a writer
+  std::shared_ptr<Segment> house;                  // the daemon's own
+  uint64_t house_wanted_bytes = limits::kSegmentBytesMin;  // grows with what is written
+  uint64_t segment_bytes = 0;   // retiring ones included
+  uint64_t peak_bytes = 0;
+  double byte_seconds = 0;
+  Clock::time_point accounted_at = Clock::now();
+
+  struct Retiring {
+    std::shared_ptr<Segment> segment;
+    Clock::time_point grace_ends;
+  };
+  std::deque<Retiring> retiring;
+
+  struct PartKey {
+    uint32_t segment;
+    uint64_t payload_offset;
+    auto operator<=>(const PartKey&) const = default;
+  };
+  struct Session {
+    std::vector<uint32_t> granted;
+    uint64_t wanted_bytes = limits::kSegmentBytesMin;  // of the next grant; grows with what is written
+    std::map<PartKey, uint64_t> loose_parts;  // sealed parts that no manifest lists yet: their payload bytes
+  };
+  std::unordered_map<SessionId, Session> sessions;
+
+  // So many changes are noted before they are worked in: a put then costs an append, not a search.
+  static constexpr size_t kOrderLogMax = 4096;
+  struct OrderChange {
+    SlotRef ref;
+    bool put;
+  };
+  bool ordering = false;  // until the first listing: who never lists pays nothing
+  std::vector<OrderChange> order_log;
+  OrderedKeys ordered;
+
+  struct Watcher {
+    std::string prefix;
+    std::function<void(const WatchedEvent&)> callback;
+  };
+  std::map<uint64_t, Watcher> watchers;
+  uint64_t next_watcher = 1;
+
+  struct AtomicTraffic {
+    std::atomic<uint64_t> bytes_in{0}, bytes_out{0}, operations{0};
+  };
+  AtomicTraffic traffic[static_cast<size_t>(Door::kCount)];
+};
+
+}  // namespace millrace

@@ -1,0 +1,73 @@
+// Memory of freed segments, kept for its own namespace: touched pages are dear. Given up at once when the tier
+// is short. Memory never moves from one namespace to another here.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "tier/dram.h"
+
+namespace millrace {
+
+class Recycler {
+ public:
+  static constexpr uint64_t kKeptBytesMax = 512 * MiB;  // a namespace
+
+  // Whether it was kept.
+  bool put(uint64_t owner, std::shared_ptr<SharedMemory> memory) {
+    std::lock_guard lock(mutex_);
+    Kept& kept = kept_[owner];
+    if (kept.bytes + memory->bytes() > kKeptBytesMax) return false;
+    kept.bytes += memory->bytes();
+    kept.memory.push_back(std::move(memory));
+    return true;
+  }
+
+  // Memory of exactly `bytes`, or of any larger size where `bytes_max` allows; null where there is none.
+  std::shared_ptr<SharedMemory> take(uint64_t owner, uint64_t bytes, uint64_t bytes_max) {
+    std::lock_guard lock(mutex_);
+    auto found = kept_.find(owner);
+    if (found == kept_.end()) return nullptr;
+    auto& list = found->second.memory;
+    for (auto it = list.begin(); it != list.end(); ++it) {
+      if ((*it)->bytes() < bytes || (*it)->bytes() > bytes_max) continue;
+      auto memory = std::move(*it);
+      list.erase(it);
+      found->second.bytes -= memory->bytes();
+      return memory;
+    }
+    return nullptr;
+  }
+
+  void forget(uint64_t owner) {
+    Kept gone;  // unmapped after the lock
+    std::lock_guard lock(mutex_);
+    auto found = kept_.find(owner);
+    if (found == kept_.end()) return;
+    gone = std::move(found->second);
+    kept_.erase(found);
+  }
+
+  // Gives everything back to the kernel. Whether there was anything.
+  bool clear() {
+    std::map<uint64_t, Kept> gone;
+    {
+      std::lock_guard lock(mutex_);
+      gone.swap(kept_);
+    }
+    return !gone.empty();
+  }
+
+ private:
+  struct Kept {
+    uint64_t bytes = 0;
+    std::vector<std::shared_ptr<SharedMemory>> memory;
+  };
+  std::mutex mutex_;
+  std::map<uint64_t, Kept> kept_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,157 @@
+#include "store/store.h"
+
+#include <condition_variable>
+#include <thread>
+
+#include "base/hash.h"
+#include "store/namespace_impl.h"
+
+namespace millrace {
+
+struct Store::Impl {
+  explicit Impl(Options options) : node(std::make_shared<NodeShared>(options)) {}
+
+  void run();
+
+  std::shared_ptr<NodeShared> node;
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool stopping = false;
+  uint64_t next_namespace = 1;
+  std::unordered_map<std::string, std::shared_ptr<Namespace>> by_name;
+  std::vector<std::shared_ptr<Namespace>> dropped;  // with segments that wait for their holders
+  std::thread sweeper;
+};
+
+Store::Store(Options options) : impl_(std::make_unique<Impl>(options)) {
+  impl_->sweeper = std::thread([in = impl_.get()] { in->run(); });
+}
+
+Store::~Store() {
+  {
+    std::lock_guard lock(impl_->mutex);
+    impl_->stopping = true;
+  }
+  impl_->wake.notify_all();
+  impl_->sweeper.join();
+  impl_->node->listener.store(nullptr);
+  for (const auto& ns : namespaces()) (void)drop(ns->name());
+  impl_->dropped.clear();
+  impl_->node->tier.stop();
+}
+
+// Frees retired segments whose views or grace have ended without anybody saying so.
+void Store::Impl::run() {
+  constexpr auto kPeriod = std::chrono::milliseconds(50);
+  std::unique_lock lock(mutex);
+  while (!stopping) {
+    wake.wait_for(lock, kPeriod);
+    std::vector<std::shared_ptr<Namespace>> all;
+    for (const auto& [name, ns] : by_name) all.push_back(ns);
+    all.insert(all.end(), dropped.begin(), dropped.end());
+    lock.unlock();
+    bool freed = false;
+    const auto now = Clock::now();
+    for (const auto& ns : all) {
+      std::lock_guard namespace_lock(ns->impl_->mutex);
+      freed |= ns->impl_->sweep_retiring(now);
+    }
+    if (Store::Listener* to = node->listener.load(); freed && to) to->room_freed();
+    lock.lock();
+    std::erase_if(dropped, [](const auto& ns) {
+      std::lock_guard namespace_lock(ns->impl_->mutex);
+      return ns->impl_->retiring.empty();
+    });
+  }
+}
+
+Result<std::shared_ptr<Namespace>> Store::create(std::string_view name, NamespaceOptions options) {
+  if (name.empty() || name.size() > limits::kNamespaceNameBytesMax) {
+    return Status(Code::kInvalidArgument, "a namespace's name has 1 to " + std::to_string(limits::kNamespaceNameBytesMax) + " bytes");
+  }
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->by_name.contains(std::string(name))) {
+    return Status(Code::kAlreadyExists, "namespace '" + std::string(name) + "' is there already");
+  }
+  auto inside = std::make_unique<Namespace::Impl>(impl_->node, impl_->next_namespace++, std::string(name), options);
+  auto* in = inside.get();
+  auto index = IndexWriter::create([in](SlotRef ref) { return hash_key(in->key_of(ref)); });
+  if (!index.ok()) return index.status();
+  in->index = std::move(*index);
+  auto ns = std::make_shared<Namespace>(std::move(inside));
+  impl_->by_name.emplace(name, ns);
+  if (options.expected_bytes > 0) impl_->node->tier.prepare(options.expected_bytes);
+  return ns;
+}
+
+std::shared_ptr<Namespace> Store::find(std::string_view name) {
+  std::lock_guard lock(impl_->mutex);
+  auto found = impl_->by_name.find(std::string(name));
+  return found == impl_->by_name.end() ? nullptr : found->second;
+}
+
+std::vector<std::shared_ptr<Namespace>> Store::namespaces() {
+  std::lock_guard lock(impl_->mutex);
+  std::vector<std::shared_ptr<Namespace>> all;
+  for (const auto& [name, ns] : impl_->by_name) all.push_back(ns);
+  return all;
+}
+
+Status Store::drop(std::string_view name) {
+  std::shared_ptr<Namespace> ns;
+  {
+    std::lock_guard lock(impl_->mutex);
+    auto found = impl_->by_name.find(std::string(name));
+    if (found == impl_->by_name.end()) {
+      return Status(Code::kNotFound, "no namespace '" + std::string(name) + "' on this node");
+    }
+    ns = std::move(found->second);
+    impl_->by_name.erase(found);
+    impl_->dropped.push_back(ns);
+  }
+  Namespace::Impl& in = *ns->impl_;
+  Listener* listener = impl_->node->listener.load();
+  OrderedKeys order([](SlotRef) { return std::string_view(); });
+  {
+    std::lock_guard lock(in.mutex);
+    in.dropped = true;
+    in.index->close();
+    const auto grace_ends = Clock::now() + std::chrono::milliseconds(impl_->node->options.retire_grace_ms);
+    for (auto& segment : in.segments) {
+      if (!segment) continue;
+      segment->retired = true;
+      in.retiring.push_back({std::move(segment), grace_ends});
+    }
+    in.segments.clear();
+    in.open.clear();
+    in.house.reset();
+    std::swap(in.ordered, order);  // freed after the lock
+    in.order_log = {};
+    in.ordering = false;
+    in.object_bytes = 0;
+    in.sweep_retiring(Clock::now());
+  }
+  impl_->node->recycler.forget(in.id);
+  if (listener) {
+    listener->namespace_dropped(*ns);
+    listener->room_freed();
+  }
+  return Status();
+}
+
+void Store::set_listener(Listener* listener) { impl_->node->listener.store(listener); }
+
+DramTier::Stats Store::dram_stats() const { return impl_->node->tier.stats(); }
+
+uint64_t Store::held_bytes() const {
+  std::vector<std::shared_ptr<Namespace>> all;
+  {
+    std::lock_guard lock(impl_->mutex);
+    for (const auto& [name, ns] : impl_->by_name) all.push_back(ns);
+  }
+  uint64_t bytes = 0;
+  for (const auto& ns : all) bytes += ns->stats().held_bytes;
+  return bytes;
+}
+
+}  // namespace millrace

@@ -1,0 +1,99 @@
+// The `dram` tier: shared-memory files, pre-touched, in huge pages where the machine has them.
+//
+// A fresh page costs microseconds at first touch, so pages are prepared ahead by a thread of the tier's own:
+// it keeps a spare of each size that was asked for lately. Memory whose descriptor has left the daemon is
+// recycled inside its namespace or goes back to the kernel, and never reaches another namespace: a client
+// that kept its descriptor would otherwise read its neighbour's bytes.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+#include "segment/mapping.h"
+
+namespace millrace {
+
+enum class HugePages { kAuto, kReserve, kOff };
+
+// What the tier has handed out. Shared with the memory itself, which may outlive the tier.
+struct DramUsage {
+  std::atomic<uint64_t> bytes{0};  // spares included
+  std::atomic<uint64_t> huge_bytes{0};
+};
+
+// One shared-memory file, mapped read-write in this process.
+class SharedMemory {
+ public:
+  ~SharedMemory();
+  uint8_t* data() { return mapping_->data(); }
+  const uint8_t* data() const { return mapping_->data(); }
+  uint64_t bytes() const { return mapping_->bytes(); }
+  int fd() const { return fd_; }       // read-write
+  Result<int> read_only_fd() const;    // a new descriptor; the caller closes it
+  bool huge() const { return huge_; }
+  const std::shared_ptr<Mapping>& mapping() const { return mapping_; }
+
+  // Outside of any tier's budget: for index files and session rings. Sparse; grows as it is touched.
+  static Result<std::shared_ptr<SharedMemory>> create_sparse(const char* name, uint64_t bytes);
+
+ private:
+  friend class DramTier;
+  SharedMemory() = default;
+  int fd_ = -1;
+  bool huge_ = false;
+  std::shared_ptr<Mapping> mapping_;
+  std::shared_ptr<DramUsage> usage_;  // null outside of a tier
+};
+
+class DramTier {
+ public:
+  struct Options {
+    uint64_t limit_bytes = 0;
+    HugePages huge_pages = HugePages::kAuto;
+  };
+  explicit DramTier(Options options);
+  ~DramTier();
+
+  // Zeroed, touched memory of `bytes` (a power of two from kSegmentBytesMin to kSegmentBytesMax).
+  // RESOURCE_EXHAUSTED where that would go over the limit.
+  Result<std::shared_ptr<SharedMemory>> allocate(uint64_t bytes);
+  // Ends the preparing of spares and gives them back, and the kernel's settings. What was handed out lives on.
+  void stop();
+  // Prepares spares for about `bytes` in the background, within the limit.
+  void prepare(uint64_t bytes);
+
+  struct Stats {
+    uint64_t limit_bytes, used_bytes, spare_bytes, huge_bytes;
+  };
+  Stats stats() const;
+
+ private:
+  Result<std::shared_ptr<SharedMemory>> create(uint64_t bytes);
+  bool take_budget(uint64_t bytes);
+  std::shared_ptr<SharedMemory> take_spare(uint64_t bytes);
+  bool drop_one_spare();
+  void run();
+  void raise_huge_page_limit();
+  void restore_huge_page_limit();
+
+  const Options options_;
+  const std::shared_ptr<DramUsage> usage_ = std::make_shared<DramUsage>();
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable prepared_;
+  std::map<uint64_t, std::vector<std::shared_ptr<SharedMemory>>> spares_;  // by size
+  std::map<uint64_t, uint64_t> wanted_;                                    // spares to keep, by size
+  uint64_t spare_bytes_ = 0;
+  uint64_t huge_pages_raised_ = 0;
+  bool stopping_ = false;
+  bool preparing_ = false;  // the thread is making a spare; its bytes are taken from the budget already
+  std::thread thread_;
+};
+
+}  // namespace millrace
