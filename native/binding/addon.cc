@@ -1,0 +1,75 @@
+// The module: mounts what the other files of this folder define. The only folder that includes napi.h.
+#include <fcntl.h>
+#include <napi.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/limits.h"
+#include "binding/engine.h"
+#include "binding/instance.h"
+#include "binding/kernels.h"
+#include "binding/session.h"
+#include "segment/layout.h"
+#include "transport/wire.h"
+
+namespace millrace::binding {
+
+namespace {
+
+Napi::Object limits_table(Napi::Env env) {
+  Napi::Object table = Napi::Object::New(env);
+  auto add = [&](const char* name, uint64_t value) { table.Set(name, static_cast<double>(value)); };
+  add("keyBytesMax", limits::kKeyBytesMax);
+  add("namespaceNameBytesMax", limits::kNamespaceNameBytesMax);
+  add("objectBytesMax", limits::kObjectBytesMax);
+  add("segmentBytesMin", limits::kSegmentBytesMin);
+  add("segmentBytesDefault", limits::kSegmentBytesDefault);
+  add("segmentBytesMax", limits::kSegmentBytesMax);
+  add("segmentHeaderBytes", kSegmentHeaderBytes);
+  add("listPageMax", limits::kListPageMax);
+  add("sessionsMax", limits::kSessionsMax);
+  add("inlineArgumentBytesMax", limits::kInlineArgumentBytesMax);
+  add("partitionsMax", limits::kPartitionsMax);
+  add("mapsMax", limits::kMapsMax);
+  return table;
+}
+
+bool memfd_works(unsigned flags) {
+  const int fd = memfd_create("millrace-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
+  if (fd < 0) return false;
+  close(fd);
+  return true;
+}
+
+// What the kernel and the processor offer to the addon; the machine's settings are read by `millrace doctor`.
+Napi::Value doctor(const Napi::CallbackInfo& info) {
+  Napi::Object found = Napi::Object::New(info.Env());
+  utsname kernel{};
+  uname(&kernel);
+  found.Set("kernel", kernel.release);
+  found.Set("memfd", memfd_works(0));
+  found.Set("memfdHugePages", memfd_works(MFD_HUGETLB));
+  found.Set("processors", static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN)));
+  found.Set("memoryBytes", static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)));
+  found.Set("simd", simd_level_name(simd_level_detected()));
+  return found;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Instance);
+  exports.Set("limits", limits_table(env));
+  exports.Set("protocolVersion", static_cast<double>(wire::kProtocolVersion));
+  exports.Set("kernels", millrace::kernels_binding(env));
+  exports.Set("doctor", Napi::Function::New(env, doctor, "doctor"));
+  register_engine(env, exports);
+  register_session(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(millrace, init)
+
+}  // namespace millrace::binding

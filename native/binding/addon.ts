@@ -1,0 +1,237 @@
+/**
+ * The native addon, typed. One place loads it, for the client and the daemon alike.
+ *
+ * Conventions of the bridge: same names and order on both sides; `null`, never `undefined`; sizes and offsets
+ * are JavaScript numbers of bytes (safe up to 2^53); keys are UTF-8 bytes or strings; every failure is an
+ * Error whose `code` is one of the names in `native/base/status.h`; handles are closed explicitly, finalizers
+ * are only the safety net.
+ */
+import { createRequire } from "node:module";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export type Key = string | Uint8Array;
+
+export interface NativeObjectInfo {
+  sizeBytes: number;
+  sequence: number;
+  crc32c: number;
+  sealedUnixMs: number;
+}
+
+export interface NativeCondition {
+  ifAbsent: boolean;
+  /** 0: none. */
+  ifSequence: number;
+}
+
+export type NativeDoor = "shm" | "tcp" | "grpc" | "s3";
+
+export interface NativeTraffic {
+  bytesIn: number;
+  bytesOut: number;
+  operations: number;
+}
+
+export interface EngineOptions {
+  dramBytes: number;
+  hugePages: "auto" | "reserve" | "off";
+  /** Threads of the data plane. */
+  ioThreads: number;
+  /** Path of the Unix socket of the shared-memory door, or null to leave it closed. */
+  socketPath: string | null;
+  /** Address of the TCP data door, or null to leave it closed. Port 0 picks one. */
+  dataHost: string | null;
+  dataPort: number;
+  nodeId: string;
+}
+
+export interface NamespaceLimits {
+  /** 0: no limit but the node's. */
+  limitBytes: number;
+  dramLimitBytes: number;
+  expectedBytes: number;
+  /** 0: no limit; holds for remote doors. */
+  bandwidthBytesPerSecond: number;
+}
+
+export interface NativeNamespaceStats {
+  objects: number;
+  sizeBytes: number;
+  segmentBytes: number;
+  deadBytes: number;
+  heldBytes: number;
+  indexBytes: number;
+  peakBytes: number;
+  segments: number;
+  sealedTotal: number;
+  dramByteSeconds: number;
+  traffic: Record<NativeDoor, NativeTraffic>;
+}
+
+export interface NativeNodeStats {
+  dramLimitBytes: number;
+  dramUsedBytes: number;
+  dramSpareBytes: number;
+  hugePageBytes: number;
+  heldBytes: number;
+  sessions: number;
+}
+
+export interface NativeListedObject extends NativeObjectInfo {
+  key: Buffer;
+}
+
+export interface NativeWatchEvent {
+  deleted: boolean;
+  key: Buffer;
+  info: NativeObjectInfo;
+}
+
+/** An object being written by the daemon for a remote client. `seal` or `abort` ends it; both once only. */
+export interface NativeDraft {
+  /**
+   * Copies the bytes into the store and returns how many it took: fewer where room ran out midway.
+   * RESOURCE_EXHAUSTED where there was room for none.
+   */
+  write(bytes: Uint8Array): number;
+  /** `crc32c` is checked against the bytes written, or null. */
+  seal(condition: NativeCondition, crc32c: number | null): NativeObjectInfo;
+  abort(): void;
+}
+
+/** A range of one version of an object, being read for a remote client. */
+export interface NativeReader {
+  readonly info: NativeObjectInfo;
+  /** Fills `into` with the next bytes and returns how many there were: fewer at the end of the range, then 0. */
+  read(into: Uint8Array): number;
+  /** Lets go of the object's memory. */
+  close(): void;
+}
+
+/** The daemon's side: store, native transports. */
+export interface NativeEngine {
+  /** Opens the doors asked for; addresses really bound ("" where closed). */
+  listen(): { socketPath: string; dataAddress: string };
+  /** What clients of the socket and the data door are told about the control plane. */
+  setGrpcAddress(address: string): void;
+  createNamespace(name: string, token: Uint8Array, limits: NamespaceLimits): void;
+  dropNamespace(name: string): void;
+  namespaceStats(name: string): NativeNamespaceStats;
+  stats(): NativeNodeStats;
+  head(namespace: string, key: Key): NativeObjectInfo | null;
+  /**
+   * Opens the range of an object for reading, pinned to the version found; close it. Length 0: to the end.
+   * Null: no such object.
+   */
+  open(namespace: string, key: Key, offset: number, length: number): NativeReader | null;
+  /** `sizeBytes` -1: not known yet. */
+  begin(namespace: string, key: Key, sizeBytes: number): NativeDraft;
+  remove(namespace: string, key: Key, condition: NativeCondition): boolean;
+  copy(namespace: string, from: Key, toNamespace: string, to: Key, condition: NativeCondition): NativeObjectInfo;
+  list(namespace: string, prefix: Key, startAfter: Key, limit: number): { objects: NativeListedObject[]; truncated: boolean };
+  count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void;
+  /** Events arrive in batches on the event loop. Returns an id for `unwatch`. */
+  watch(namespace: string, prefix: Key, onEvents: (events: NativeWatchEvent[]) => void): number;
+  unwatch(namespace: string, id: number): void;
+  close(): void;
+}
+
+export interface Kernels {
+  generateRecords(firstRecord: number, count: number, skewed: boolean, out: Uint8Array): Promise<void>;
+  sampleKeys(recordBytes: number, keyBytes: number, input: Uint8Array, count: number, seed: number): Uint8Array;
+  chooseSplitters(recordBytes: number, keyBytes: number, samples: Uint8Array, partitions: number): Uint8Array;
+  partitionRecords(
+    recordBytes: number,
+    keyBytes: number,
+    input: Uint8Array,
+    splitters: Uint8Array,
+    dest: Uint8Array,
+  ): Promise<{ offsets: Float64Array; checksums: Uint32Array }>;
+  sortRecords(
+    recordBytes: number,
+    keyBytes: number,
+    extents: Uint8Array[],
+    checksums: Uint32Array | null,
+    out: Uint8Array,
+  ): Promise<{ bytes: number }>;
+  mergeRecords(recordBytes: number, keyBytes: number, runs: Uint8Array[], out: Uint8Array): Promise<{ bytes: number }>;
+  checkRecords(
+    recordBytes: number,
+    keyBytes: number,
+    input: Uint8Array,
+    options: { ordered: boolean },
+  ): Promise<RecordsSummary>;
+  crc32c(seed: number, bytes: Uint8Array): number;
+  sortLocal(options: { records: number; threads: number; partitions: number; skewed: boolean }): Promise<SortLocalResult>;
+}
+
+export interface RecordsSummary {
+  count: number;
+  /** 128 bits, big-endian: the sum of the zlib CRC32 of every record. */
+  checksum: Uint8Array;
+  unordered: number;
+  duplicates: number;
+  firstKey: Uint8Array;
+  lastKey: Uint8Array;
+}
+
+export interface SortLocalResult {
+  /** `total` is the sum of input, map and reduce; `setup` (touching memory) and `check` are apart. */
+  seconds: { setup: number; input: number; map: number; reduce: number; check: number; total: number };
+  checksum: string;
+  validated: boolean;
+}
+
+export interface SessionOptions {
+  /** Unix socket path for shm, or null. */
+  socketPath: string | null;
+  /** For tcp, where socketPath is null. */
+  host: string;
+  port: number;
+  namespace: string;
+  token: Uint8Array;
+  timeoutMs: number;
+}
+
+export interface Addon {
+  /** The table of `native/base/limits.h`, by name. */
+  readonly limits: Record<string, number>;
+  readonly protocolVersion: number;
+  readonly kernels: Kernels;
+  readonly Engine: new (options: EngineOptions) => NativeEngine;
+  /** See `client/transports/native.ts`, the only caller. */
+  openSession(options: SessionOptions): Promise<unknown>;
+  /** What this machine offers and what is built. */
+  doctor(): Record<string, string | number | boolean>;
+}
+
+let loaded: Addon | null | undefined;
+
+/** The package's root folder: where package.json lies, whether run from sources or from dist/. */
+export function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "package.json"))) {
+    const parent = dirname(folder);
+    if (parent === folder) throw new Error("millrace: package.json not found above the native binding");
+    folder = parent;
+  }
+  return folder;
+}
+
+/** The addon, or null where it is not built for this machine (the SDK then speaks gRPC). */
+export function loadAddon(): Addon | null {
+  if (loaded === undefined) {
+    const path = process.env["MILLRACE_ADDON"] ?? join(packageRoot(), "build", "native", "millrace.node");
+    loaded = existsSync(path) ? (createRequire(import.meta.url)(path) as Addon) : null;
+  }
+  return loaded;
+}
+
+/** The addon, or an error that says how to build it. */
+export function requireAddon(): Addon {
+  const addon = loadAddon();
+  if (addon === null) throw new Error("millrace: the native addon is not built; run `npm run build:native`");
+  return addon;
+}

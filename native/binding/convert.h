@@ -1,0 +1,74 @@
+// Conversions between JavaScript values and the store's types. Wrong types throw; nothing is coerced.
+#pragma once
+#include <napi.h>
+
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "store/store.h"
+
+namespace millrace::binding {
+
+// A JavaScript Error with the stable `code` of the status.
+inline Napi::Error to_error(Napi::Env env, const Status& status) {
+  Napi::Error error = Napi::Error::New(env, status.message());
+  error.Set("code", Napi::String::New(env, code_name(status.code())));
+  error.Set("retryable", Napi::Boolean::New(env, code_retryable(status.code())));
+  return error;
+}
+inline void check(Napi::Env env, const Status& status) {
+  if (!status.ok()) throw to_error(env, status);
+}
+inline Napi::Error bad_argument(Napi::Env env, const char* what) {
+  return to_error(env, Status(Code::kInvalidArgument, what));
+}
+
+// UTF-8 bytes of a key given as a string or a Uint8Array.
+inline std::string to_key(Napi::Value value) {
+  if (value.IsString()) return value.As<Napi::String>().Utf8Value();
+  if (value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) {
+    auto bytes = value.As<Napi::Uint8Array>();
+    return std::string(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
+  }
+  throw bad_argument(value.Env(), "a key is a string or a Uint8Array");
+}
+
+inline ConstSpan to_bytes(Napi::Value value) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw bad_argument(value.Env(), "bytes are a Uint8Array");
+  }
+  auto bytes = value.As<Napi::Uint8Array>();
+  return {bytes.Data(), bytes.ByteLength()};
+}
+
+inline std::string to_text(Napi::Value value) {
+  if (!value.IsString()) throw bad_argument(value.Env(), "a string is wanted here");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+// A whole number of 0 to 2^53.
+inline uint64_t to_uint(Napi::Value value) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  if (!(number >= 0 && number <= 9007199254740992.0) || number != static_cast<double>(static_cast<uint64_t>(number))) {
+    throw bad_argument(value.Env(), "a whole number from 0 to 2^53 is wanted here");
+  }
+  return static_cast<uint64_t>(number);
+}
+
+inline Condition to_condition(Napi::Value value) {
+  if (!value.IsObject()) throw bad_argument(value.Env(), "a condition is an object");
+  auto object = value.As<Napi::Object>();
+  return {object.Get("ifAbsent").ToBoolean().Value(), to_uint(object.Get("ifSequence"))};
+}
+
+inline Napi::Object from_info(Napi::Env env, const ObjectInfo& info) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("sizeBytes", static_cast<double>(info.size_bytes));
+  object.Set("sequence", static_cast<double>(info.sequence));
+  object.Set("crc32c", static_cast<double>(info.crc32c));
+  object.Set("sealedUnixMs", static_cast<double>(info.sealed_unix_s) * 1000);
+  return object;
+}
+
+}  // namespace millrace::binding
