@@ -1,0 +1,272 @@
+/** `millrace sort`: sorts gensort records on function workers. */
+import { randomBytes } from "node:crypto";
+import { closeSync, existsSync, openSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { dirname, resolve } from "node:path";
+import { MultiBar, Presets, type SingleBar } from "cli-progress";
+import { type Command, Option } from "commander";
+import { MillraceError, type Receipt } from "../../client/index.js";
+import type { Executor } from "../../functions/index.js";
+import { renderReport } from "../../workloads/report/html.js";
+import { type SortProgress, type SortRun, type Stage, sort, warmUp } from "../../workloads/sort/driver.js";
+import { openInput, type SortInput } from "../../workloads/sort/input.js";
+import { OutputDirectory } from "../../workloads/sort/output.js";
+import { PARTITIONS_MAX } from "../../workloads/sort/plan.js";
+import { RECORD_BYTES } from "../../workloads/sort/records.js";
+import { sortReport } from "../../workloads/sort/report.js";
+import { describeSort } from "../../workloads/sort/result.js";
+import { parseStore, type StoreChoice } from "../../workloads/stores/open.js";
+import { UsageError } from "./errors.js";
+import type { HugePages } from "./serve_config.js";
+import {
+  addWorkloadOptions,
+  parseCount,
+  readNodeOptions,
+  untilInterrupted,
+  WorkloadSession,
+} from "./workload.js";
+
+interface Flags {
+  input: string[];
+  output: string;
+  force?: true;
+  workers?: number;
+  partitions?: number;
+  store: string;
+  endpoint?: string;
+  dram?: string;
+  nvme?: string[];
+  hugePages?: string;
+  json?: true;
+  report?: string;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command("sort")
+    .description(
+      "sort 100-byte records (gensort's) by their first 10 bytes on function workers, and check the result",
+    )
+    .addOption(
+      new Option(
+        "--input <what...>",
+        "gen:N makes N records, gen:N,skew with skewed keys; else files or directories",
+      ).makeOptionMandatory(true),
+    )
+    .option("--output <dir>", "where part-00000 and so on go; none only checks", "none")
+    .option("--force", "replace the parts that are in the output directory")
+    .addOption(
+      new Option("--partitions <count>", "output parts (default: by size)").argParser(
+        parseCount(1, PARTITIONS_MAX),
+      ),
+    )
+    .option(
+      "--store <url>",
+      "exchange through millrace, redis://HOST:PORT, s3://BUCKET/PREFIX or file://DIR",
+      "millrace",
+    );
+  addWorkloadOptions(command).action(async (flags: Flags) => {
+    const outcome = await untilInterrupted((signal) => runFlags(flags, signal));
+    if (flags.json) process.stdout.write(`${JSON.stringify(outcome.run.document)}\n`);
+    else process.stdout.write(`${describeSort(outcome.run.document, outcome.startUpSeconds)}\n`);
+    if (!outcome.run.document.validated) {
+      throw new MillraceError("CORRUPT", "the sorted records are not those of the input, or not in order");
+    }
+  });
+}
+
+async function runFlags(flags: Flags, signal: AbortSignal): Promise<SortOutcome> {
+  const report = flags.report === undefined ? null : new ReportFile(flags.report);
+  const bars = !flags.json && process.stderr.isTTY === true ? new ProgressBars() : null;
+  try {
+    const outcome = await runSort({
+      input: await openInput(flags.input),
+      output: flags.output === "none" ? null : flags.output,
+      force: flags.force ?? false,
+      workers: flags.workers ?? availableParallelism(),
+      partitions: flags.partitions ?? null,
+      store: parseStore(flags.store),
+      endpoint: flags.endpoint ?? null,
+      ...readNodeOptions(flags),
+      ...(bars === null ? {} : { onProgress: bars.show }),
+      signal,
+    });
+    report?.write(
+      renderReport(
+        sortReport(outcome.run, {
+          input: flags.input.join(" "),
+          output: flags.output,
+          startUpSeconds: outcome.startUpSeconds,
+          receipt: outcome.receipt,
+        }),
+      ),
+    );
+    return outcome;
+  } catch (thrown) {
+    report?.discard();
+    throw thrown;
+  } finally {
+    bars?.stop();
+  }
+}
+
+/** The page's file, opened before the work so that a path that cannot be written is known at once. */
+class ReportFile {
+  readonly #path: string;
+  readonly #wasThere: boolean;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#wasThere = existsSync(path);
+    try {
+      closeSync(openSync(path, "a"));
+    } catch (error) {
+      throw new UsageError(`the report cannot be written: ${(error as Error).message}`);
+    }
+  }
+
+  write(page: string): void {
+    writeFileSync(this.#path, page);
+  }
+
+  discard(): void {
+    if (!this.#wasThere) rmSync(this.#path, { force: true });
+  }
+}
+
+export interface RunSortOptions {
+  input: SortInput;
+  /** A directory, or null to check only. */
+  output: string | null;
+  force: boolean;
+  workers: number;
+  /** Null: by the size of the input. */
+  partitions: number | null;
+  store: StoreChoice;
+  /** Null: an embedded node. */
+  endpoint: string | null;
+  dramBytes: number | null;
+  hugePages: HugePages;
+  onProgress?: (progress: SortProgress) => void;
+  signal?: AbortSignal;
+  /** Called when everything is up and the sort begins. */
+  onStart?: (executor: Executor) => void;
+}
+
+export interface SortOutcome {
+  run: SortRun;
+  startUpSeconds: number;
+  receipt: Receipt | null;
+}
+
+/** Segments are filled to the brim only by luck, and plans, samples and results need a little. */
+const ROOM_FACTOR = 1.15;
+
+/** One sort from nothing to nothing: whatever it starts is ended, and a failed one leaves no output. */
+export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
+  const { input, store, workers, signal } = options;
+  const startMs = performance.now();
+  const output = await openOutput(options);
+  let session: WorkloadSession | null = null;
+  try {
+    const expectedBytes =
+      store.kind === "millrace" ? Math.ceil(input.records * RECORD_BYTES * ROOM_FACTOR) : 0;
+    session = await WorkloadSession.open({
+      name: "sort",
+      endpoint: options.endpoint,
+      dramBytes: options.dramBytes,
+      hugePages: options.hugePages,
+      workers,
+      expectedBytes,
+    });
+    await checkRoom(session, options);
+    const surroundings = {
+      namespace: session.namespace,
+      executor: session.executor,
+      ...(signal === undefined ? {} : { signal }),
+      ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+    };
+    const sortOptions = {
+      input,
+      outputDirectory: output?.path ?? null,
+      store,
+      workers,
+      partitions: options.partitions,
+      run: `sort-${randomBytes(6).toString("hex")}`,
+    };
+    if (input.records > 0) {
+      await Promise.all([session.memoryReady(expectedBytes), warmUp(sortOptions, surroundings)]);
+      signal?.throwIfAborted();
+    }
+    options.onStart?.(session.executor);
+    const startUpSeconds = (performance.now() - startMs) / 1000;
+    const run = await sort(sortOptions, surroundings);
+    const receipt = await session.close();
+    // Only when no function worker is left is it certain that nobody writes any more.
+    if (run.document.validated) await output?.keep();
+    else await output?.remove();
+    return { run, startUpSeconds, receipt };
+  } catch (thrown) {
+    await session?.close().catch(() => undefined);
+    await output?.remove().catch(() => undefined);
+    throw thrown;
+  }
+}
+
+async function openOutput(options: RunSortOptions): Promise<OutputDirectory | null> {
+  if (options.output === null) return null;
+  if (/^[a-z][a-z0-9+.-]*:\/\//.test(options.output)) {
+    throw new UsageError(`output to ${options.output} is not built yet: name a directory, or none`);
+  }
+  const path = resolve(options.output);
+  if (options.input.kind === "files" && options.input.files.some((file) => isInside(file.path, path))) {
+    throw new UsageError(`the output directory ${options.output} holds the input: name another one`);
+  }
+  return OutputDirectory.open(path, options.force);
+}
+
+/** Whether a file lies in a directory, by whatever names. */
+function isInside(file: string, directory: string): boolean {
+  return existsSync(directory) && dirname(realpathSync(file)) === realpathSync(directory);
+}
+
+/** What cannot fit fails now and not after minutes of waiting for room. */
+async function checkRoom(session: WorkloadSession, { input, store }: RunSortOptions): Promise<void> {
+  if (store.kind !== "millrace") return;
+  const neededBytes = input.records * RECORD_BYTES;
+  const { dramLimitBytes } = await session.client.nodeStats();
+  if (neededBytes <= dramLimitBytes) return;
+  throw new MillraceError(
+    "RESOURCE_EXHAUSTED",
+    `no room: ${neededBytes} bytes of records are to be exchanged and the node has ${dramLimitBytes} bytes of dram; ` +
+      "give it more (--dram), or exchange through another --store",
+    { retryable: false },
+  );
+}
+
+/** One bar a stage on a terminal. */
+class ProgressBars {
+  readonly #bars = new MultiBar(
+    {
+      format: "{stage} {bar} {percentage}%",
+      hideCursor: true,
+      clearOnComplete: true,
+      stream: process.stderr,
+    },
+    Presets.shades_classic,
+  );
+  readonly #byStage = new Map<Stage, SingleBar>();
+
+  readonly show = ({ stage, fraction }: SortProgress): void => {
+    let bar = this.#byStage.get(stage);
+    if (bar === undefined) {
+      bar = this.#bars.create(100, 0, { stage: stage.padEnd(6) });
+      this.#byStage.set(stage, bar);
+    }
+    bar.update(Math.floor(fraction * 100));
+  };
+
+  stop(): void {
+    this.#bars.stop();
+  }
+}

@@ -1,0 +1,25 @@
+/** What the services of the gRPC door share. */
+import type { Contract } from "../../../proto/load.js";
+import type { NodeMessage } from "../../../proto/messages.js";
+import type { Engine } from "../../engine/engine.js";
+import type { Namespaces } from "../../namespaces/namespaces.js";
+import type { Shuffles } from "../../shuffles/shuffles.js";
+import type { OpenStreams } from "./calls.js";
+
+export interface DoorLog {
+  error(fields: object, message: string): void;
+  debug(fields: object, message: string): void;
+}
+
+export interface GrpcDoorContext {
+  contract: Contract;
+  engine: Engine;
+  namespaces: Namespaces;
+  shuffles: Shuffles;
+  /** The limits of native/base/limits.h. */
+  limits: Record<string, number>;
+  /** Asked at each call, because addresses are known only when all doors are open. */
+  describeNode: () => NodeMessage;
+  openStreams: OpenStreams;
+  log: DoorLog;
+}

@@ -1,0 +1,180 @@
+/** `millrace.v1.Objects` over the engine. */
+import type { handleClientStreamingCall, UntypedServiceImplementation } from "@grpc/grpc-js";
+import { ChunkPool } from "../../../proto/chunks.js";
+import { MillraceError } from "../../../proto/errors.js";
+import type {
+  CopyRequest,
+  DeleteRequest,
+  DeleteResponse,
+  GetRequest,
+  GetResponse,
+  HeadRequest,
+  ListRequest,
+  ListResponse,
+  ObjectInfoMessage,
+  PutRequest,
+  WatchEvent,
+  WatchRequest,
+} from "../../../proto/messages.js";
+import type { WatchEvent as EngineWatchEvent, ObjectInfo } from "../../engine/engine.js";
+import { type OutStream, pause, serverStream, unary } from "./calls.js";
+import { Checks } from "./checks.js";
+import type { GrpcDoorContext } from "./context.js";
+import { PutStream } from "./put.js";
+
+/** Events that a watcher may lag behind before it is told to list and watch anew. */
+const WATCH_BACKLOG_MAX = 65_536;
+const NO_BYTES = new Uint8Array(0);
+
+export function objectsService(context: GrpcDoorContext): UntypedServiceImplementation {
+  const { engine, namespaces, limits } = context;
+  const checks = new Checks(limits["keyBytesMax"] as number);
+  const listPageMax = limits["listPageMax"] as number;
+  const chunks = new ChunkPool();
+  const { responseSerialize: encodeInfo } = context.contract.objects.Get;
+
+  const put: handleClientStreamingCall<PutRequest, ObjectInfoMessage> = (call, respond) => {
+    new PutStream(context, checks, call, respond);
+  };
+
+  async function get(request: GetRequest, out: OutStream<GetResponse>): Promise<void> {
+    const { namespace, offset, length, ifSequence } = request;
+    const { pace } = namespaces.require(namespace);
+    const key = checks.key(request.key);
+    const reader = engine.open(namespace, key, offset, length);
+    if (reader === null) throw noObject(namespace, key);
+    let sentBytes = 0;
+    try {
+      const { info } = reader;
+      if (ifSequence !== 0 && info.sequence !== ifSequence) {
+        throw new MillraceError(
+          "CONDITION_FAILED",
+          `the object has sequence ${info.sequence}, not ${ifSequence}: it was overwritten`,
+        );
+      }
+      const rangeBytes = length === 0 ? info.sizeBytes - offset : length;
+      let fields: Buffer | null = encodeInfo({ info: toMessage(key, info), data: NO_BYTES });
+      // One message is filled while the one before it is sent.
+      let before: Promise<void> | null = null;
+      // A range of no bytes still has one message, because that carries the info.
+      while (fields !== null || sentBytes < rangeBytes) {
+        const chunk = chunks.take(rangeBytes - sentBytes);
+        const bytes = reader.read(chunk.data);
+        if (bytes === 0 && sentBytes < rangeBytes) throw new MillraceError("INTERNAL", "the object ended early");
+        const sending = out.send(chunk.encode(fields, bytes)).then((taken) => {
+          if (taken) chunks.giveBack(chunk);
+        });
+        fields = null;
+        sentBytes += bytes;
+        const restMs = pace.spend(bytes);
+        if (before !== null) await before;
+        if (restMs > 0) await pause(restMs, out.left);
+        if (out.gone) return;
+        before = sending;
+      }
+    } finally {
+      reader.close();
+      engine.count(namespace, "grpc", 0, sentBytes, 1);
+    }
+  }
+
+  function head({ namespace, key }: HeadRequest): ObjectInfoMessage {
+    namespaces.require(namespace);
+    const info = engine.head(namespace, checks.key(key));
+    engine.count(namespace, "grpc", 0, 0, 1);
+    if (info === null) throw noObject(namespace, key);
+    return toMessage(key, info);
+  }
+
+  function remove({ namespace, key, condition }: DeleteRequest): DeleteResponse {
+    namespaces.require(namespace);
+    const existed = engine.remove(namespace, checks.key(key), checks.condition(condition));
+    engine.count(namespace, "grpc", 0, 0, 1);
+    return { existed };
+  }
+
+  function list({ namespace, prefix, startAfter, limit }: ListRequest): ListResponse {
+    namespaces.require(namespace);
+    const page = engine.list(
+      namespace,
+      checks.prefix(prefix),
+      checks.prefix(startAfter, "start_after"),
+      limit === 0 ? listPageMax : Math.min(limit, listPageMax),
+    );
+    engine.count(namespace, "grpc", 0, 0, 1);
+    return { objects: page.objects.map((object) => toMessage(object.key, object)), truncated: page.truncated };
+  }
+
+  function copy(request: CopyRequest): ObjectInfoMessage {
+    const { namespace } = request;
+    const toNamespace = request.toNamespace === "" ? namespace : request.toNamespace;
+    namespaces.require(namespace);
+    namespaces.require(toNamespace);
+    const from = checks.key(request.fromKey, "from_key");
+    const to = checks.key(request.toKey, "to_key");
+    const info = engine.copy(namespace, from, toNamespace, to, checks.condition(request.condition));
+    engine.count(toNamespace, "grpc", 0, 0, 1);
+    return toMessage(to, info);
+  }
+
+  async function watch({ namespace, prefix }: WatchRequest, out: OutStream<WatchEvent>): Promise<void> {
+    namespaces.require(namespace);
+    checks.prefix(prefix);
+    await new Promise<void>((resolve, reject) => {
+      const id = engine.watch(namespace, prefix, (events) => {
+        for (const event of events) out.push(toWatchEvent(event));
+        if (out.backlog > WATCH_BACKLOG_MAX) {
+          stop(new MillraceError("ABORTED", "the watcher fell too far behind; list and watch again"));
+        }
+      });
+      const forgetEnd = namespaces.onEnd((name) => {
+        if (name === namespace) {
+          stop(new MillraceError("NAMESPACE_GONE", `namespace ${namespace} has ended`));
+        }
+      });
+      const forgetStream = context.openStreams.add((error) => stop(error));
+      const stop = (error: MillraceError | null) => {
+        engine.unwatch(namespace, id);
+        forgetEnd();
+        forgetStream();
+        if (error === null) resolve();
+        else reject(error);
+      };
+      out.left.addEventListener("abort", () => stop(null), { once: true });
+      if (out.gone) stop(null);
+      // From here on nothing is missed, and the caller can tell by the headers.
+      out.open();
+    });
+  }
+
+  return {
+    Put: put,
+    Get: serverStream<GetRequest, GetResponse>(context, get),
+    Head: unary<HeadRequest, ObjectInfoMessage>(context, head),
+    Delete: unary<DeleteRequest, DeleteResponse>(context, remove),
+    List: unary<ListRequest, ListResponse>(context, list),
+    Copy: unary<CopyRequest, ObjectInfoMessage>(context, copy),
+    Watch: serverStream<WatchRequest, WatchEvent>(context, watch),
+  };
+}
+
+function toMessage(key: Uint8Array, info: ObjectInfo): ObjectInfoMessage {
+  return {
+    key,
+    sizeBytes: info.sizeBytes,
+    sequence: info.sequence,
+    crc32c: info.crc32c,
+    sealedUnixMs: info.sealedUnixMs,
+  };
+}
+
+function toWatchEvent(event: EngineWatchEvent): WatchEvent {
+  return { type: event.deleted ? "DELETED" : "SEALED", object: toMessage(event.key, event.info) };
+}
+
+function noObject(namespace: string, key: Uint8Array): MillraceError {
+  return new MillraceError(
+    "NOT_FOUND",
+    `there is no object ${JSON.stringify(Buffer.from(key).toString())} in namespace ${namespace}`,
+  );
+}

@@ -1,0 +1,184 @@
+/**
+ * The native engine as the daemon sees it: the calls of `NativeEngine` with every failure turned into a
+ * MillraceError that names the namespace and key it was about. No policy, no state of its own.
+ */
+import {
+  type EngineOptions,
+  type Key,
+  type NamespaceLimits,
+  type NativeCondition,
+  type NativeDoor,
+  type NativeDraft,
+  type NativeEngine,
+  type NativeListedObject,
+  type NativeNamespaceStats,
+  type NativeNodeStats,
+  type NativeObjectInfo,
+  type NativeReader,
+  type NativeWatchEvent,
+  requireAddon,
+} from "../../native/binding/addon.js";
+import { MillraceError } from "../../proto/errors.js";
+
+export type {
+  EngineOptions,
+  Key,
+  NamespaceLimits,
+  NativeCondition as Condition,
+  NativeDoor as Door,
+  NativeNamespaceStats as NamespaceStats,
+  NativeNodeStats as NodeStats,
+  NativeObjectInfo as ObjectInfo,
+  NativeReader as ObjectReader,
+  NativeWatchEvent as WatchEvent,
+} from "../../native/binding/addon.js";
+
+export const NO_CONDITION: NativeCondition = { ifAbsent: false, ifSequence: 0 };
+
+/** An object being written. Exactly one of `seal` and `abort` ends it; `abort` after either does nothing. */
+export class Draft {
+  private ended = false;
+
+  constructor(
+    private readonly native: NativeDraft,
+    private readonly what: string,
+  ) {}
+
+  /**
+   * Copies the bytes into the store and returns how many it took: fewer where room ran out midway.
+   * RESOURCE_EXHAUSTED where there was room for none; the draft stays as it was.
+   */
+  write(bytes: Uint8Array): number {
+    return guarded(this.what, () => this.native.write(bytes));
+  }
+
+  /** Makes the object visible. A failure has aborted the draft. */
+  seal(condition: NativeCondition, crc32c: number | null): NativeObjectInfo {
+    this.ended = true;
+    try {
+      return guarded(this.what, () => this.native.seal(condition, crc32c));
+    } catch (thrown) {
+      this.native.abort();
+      throw thrown;
+    }
+  }
+
+  abort(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.native.abort();
+  }
+}
+
+export class Engine {
+  private readonly native: NativeEngine;
+  private closed = false;
+
+  constructor(options: EngineOptions) {
+    this.native = guarded("", () => new (requireAddon().Engine)(options));
+  }
+
+  /** Opens the doors asked for. UNAVAILABLE or a system error where an address cannot be had. */
+  listen(): { socketPath: string; dataAddress: string } {
+    return guarded("", () => this.native.listen());
+  }
+
+  setGrpcAddress(address: string): void {
+    guarded("", () => this.native.setGrpcAddress(address));
+  }
+
+  createNamespace(name: string, token: Uint8Array, limits: NamespaceLimits): void {
+    guarded(`namespace ${name}`, () => this.native.createNamespace(name, token, limits));
+  }
+
+  dropNamespace(name: string): void {
+    guarded(`namespace ${name}`, () => this.native.dropNamespace(name));
+  }
+
+  namespaceStats(name: string): NativeNamespaceStats {
+    return guarded(`namespace ${name}`, () => this.native.namespaceStats(name));
+  }
+
+  stats(): NativeNodeStats {
+    return guarded("", () => this.native.stats());
+  }
+
+  head(namespace: string, key: Key): NativeObjectInfo | null {
+    return guarded(namespace, () => this.native.head(namespace, key), key);
+  }
+
+  /** Opens a range of an object for reading (length 0: to the end); null: no such object. */
+  open(namespace: string, key: Key, offset: number, length: number): NativeReader | null {
+    return guarded(namespace, () => this.native.open(namespace, key, offset, length), key);
+  }
+
+  /** `sizeBytes` null: not known yet. */
+  begin(namespace: string, key: Key, sizeBytes: number | null): Draft {
+    const native = guarded(namespace, () => this.native.begin(namespace, key, sizeBytes ?? -1), key);
+    return new Draft(native, describe(namespace, key));
+  }
+
+  remove(namespace: string, key: Key, condition: NativeCondition): boolean {
+    return guarded(namespace, () => this.native.remove(namespace, key, condition), key);
+  }
+
+  copy(
+    namespace: string,
+    from: Key,
+    toNamespace: string,
+    to: Key,
+    condition: NativeCondition,
+  ): NativeObjectInfo {
+    return guarded(namespace, () => this.native.copy(namespace, from, toNamespace, to, condition), from);
+  }
+
+  list(
+    namespace: string,
+    prefix: Key,
+    startAfter: Key,
+    limit: number,
+  ): { objects: NativeListedObject[]; truncated: boolean } {
+    return guarded(namespace, () => this.native.list(namespace, prefix, startAfter, limit));
+  }
+
+  count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void {
+    // The namespace may have ended between a call's last byte and its accounting; then nobody is left to bill.
+    try {
+      this.native.count(namespace, door, bytesIn, bytesOut, operations);
+    } catch {}
+  }
+
+  watch(namespace: string, prefix: Key, onEvents: (events: NativeWatchEvent[]) => void): number {
+    return guarded(namespace, () => this.native.watch(namespace, prefix, onEvents));
+  }
+
+  unwatch(namespace: string, id: number): void {
+    // After the namespace's end there is nothing left to unwatch.
+    try {
+      this.native.unwatch(namespace, id);
+    } catch {}
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.native.close();
+  }
+}
+
+function describe(namespace: string, key: Key): string {
+  const text = typeof key === "string" ? key : Buffer.from(key.buffer, key.byteOffset, key.length).toString();
+  return `${namespace}/${text.length > 200 ? `${text.slice(0, 200)}...` : text}`;
+}
+
+/** Runs a native call. What it was about is put into words only when it fails. */
+function guarded<T>(about: string, call: () => T, key?: Key): T {
+  try {
+    return call();
+  } catch (thrown) {
+    const error = MillraceError.from(thrown);
+    const what = key === undefined ? about : describe(about, key);
+    if (what === "" || error.message.includes(what)) throw error;
+    throw new MillraceError(error.code, `${what}: ${error.message}`, { cause: thrown });
+  }
+}

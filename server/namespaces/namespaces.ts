@@ -1,0 +1,324 @@
+/**
+ * Namespaces: names, leases, limits and receipts. Pure policy: time, randomness and the store are injected, and
+ * somebody else calls `sweep` now and then.
+ *
+ *   create -> (renew)* -> lapse or delete -> its segments go, its receipt stays for some minutes
+ */
+import { MillraceError } from "../../proto/errors.js";
+import type { Hint, Limits, Receipt, Traffic } from "../../proto/messages.js";
+import type { Clock } from "../clock.js";
+import { checkNamespaceName } from "./names.js";
+import { Pace } from "./pace.js";
+
+/** What namespaces need of the store. */
+export interface NamespaceStore {
+  createNamespace(name: string, token: Uint8Array, limits: StoreLimits): void;
+  dropNamespace(name: string): void;
+  namespaceStats(name: string): StoreStats;
+}
+
+export interface StoreLimits {
+  limitBytes: number;
+  dramLimitBytes: number;
+  expectedBytes: number;
+  bandwidthBytesPerSecond: number;
+}
+
+export interface StoreStats {
+  objects: number;
+  sizeBytes: number;
+  deadBytes: number;
+  heldBytes: number;
+  peakBytes: number;
+  dramByteSeconds: number;
+  traffic: Record<string, { bytesIn: number; bytesOut: number; operations: number }>;
+}
+
+export interface NamespacesOptions {
+  clock: Clock;
+  randomBytes: (bytes: number) => Uint8Array;
+  store: NamespaceStore;
+  /** The partition with the most bytes in a namespace, for its receipt. */
+  slowestPartition: (namespace: string) => { partition: string; bytes: number };
+  /** How often `sweep` is called; a longer gap means that the daemon itself stood still. */
+  sweepIntervalMs: number;
+}
+
+export interface CreateOptions {
+  /** 0: the default. */
+  leaseMs: number;
+  limits: Limits;
+  hint: Hint;
+  expectedBytes: number;
+  /** "drop" or "". */
+  atEnd: string;
+}
+
+export const LEASE_DEFAULT_MS = 60_000;
+export const LEASE_MAX_MS = 7 * 24 * 3_600_000;
+/** Short enough for tests and for jobs of a second, long enough for a heartbeat to fit in. */
+export const LEASE_MIN_MS = 100;
+const NAMESPACES_MAX = 10_000;
+const ENDED_RECEIPTS_MAX = 1_000;
+const ENDED_RECEIPT_MS = 10 * 60_000;
+const TOKEN_BYTES = 16;
+/** Names of transports and doors that usage may be reported for. */
+const REPORTABLE = new Set(["shm", "tcp", "grpc", "s3"]);
+
+export type EndReason = "deleted" | "lapsed";
+
+/** A namespace that lives. Read-only for all but this file. */
+export interface LiveNamespace {
+  readonly name: string;
+  /** The right to open data sessions; 16 random bytes. */
+  readonly token: Uint8Array;
+  readonly leaseMs: number;
+  readonly limits: Limits;
+  readonly hint: Hint;
+  readonly createdUnixMs: number;
+  /** For remote doors that JavaScript serves. */
+  readonly pace: Pace;
+}
+
+interface Held extends LiveNamespace {
+  lapsesAtMs: number;
+  readonly reported: Map<string, Traffic>;
+  copiesAvoidedBytes: number;
+}
+
+export class Namespaces {
+  private readonly live = new Map<string, Held>();
+  // In the order in which they ended, so that the oldest is the first.
+  private readonly ended = new Map<string, { receipt: Receipt; forgetAtMs: number }>();
+  private readonly endListeners = new Set<(name: string, reason: EndReason) => void>();
+  private sweptAtMs: number;
+
+  constructor(private readonly options: NamespacesOptions) {
+    this.sweptAtMs = options.clock.monotonicMs();
+  }
+
+  get size(): number {
+    return this.live.size;
+  }
+
+  names(): string[] {
+    return [...this.live.keys()];
+  }
+
+  create(name: string, options: CreateOptions): LiveNamespace {
+    checkNamespaceName(name);
+    if (options.atEnd !== "" && options.atEnd !== "drop") {
+      throw new MillraceError(
+        "UNSUPPORTED",
+        `at_end ${JSON.stringify(options.atEnd)} is not built in this version; use "drop"`,
+      );
+    }
+    const leaseMs = checkLease(options.leaseMs === 0 ? LEASE_DEFAULT_MS : options.leaseMs);
+    const { limits } = options;
+    checkBytes("limits.size_bytes", limits.sizeBytes);
+    checkBytes("limits.dram_bytes", limits.dramBytes);
+    checkBytes("limits.bandwidth_bytes_per_second", limits.bandwidthBytesPerSecond);
+    checkBytes("expected_bytes", options.expectedBytes);
+    if (limits.sizeBytes !== 0 && options.expectedBytes > limits.sizeBytes) {
+      throw new MillraceError(
+        "INVALID_ARGUMENT",
+        `expected_bytes ${options.expectedBytes} is more than limits.size_bytes ${limits.sizeBytes}`,
+      );
+    }
+    if (this.live.has(name)) {
+      throw new MillraceError("ALREADY_EXISTS", `namespace ${name} exists already; open it or choose another name`);
+    }
+    if (this.live.size >= NAMESPACES_MAX) {
+      throw new MillraceError(
+        "RESOURCE_EXHAUSTED",
+        `this node has ${NAMESPACES_MAX} namespaces, which is its limit; delete some`,
+      );
+    }
+    const token = this.options.randomBytes(TOKEN_BYTES);
+    this.options.store.createNamespace(name, token, {
+      limitBytes: limits.sizeBytes,
+      dramLimitBytes: limits.dramBytes,
+      expectedBytes: options.expectedBytes,
+      bandwidthBytesPerSecond: limits.bandwidthBytesPerSecond,
+    });
+    const { clock } = this.options;
+    const namespace: Held = {
+      name,
+      token,
+      leaseMs,
+      limits: { ...limits },
+      hint: options.hint,
+      createdUnixMs: clock.unixMs(),
+      pace: new Pace(limits.bandwidthBytesPerSecond, clock),
+      lapsesAtMs: clock.monotonicMs() + leaseMs,
+      reported: new Map(),
+      copiesAvoidedBytes: 0,
+    };
+    this.live.set(name, namespace);
+    this.ended.delete(name);
+    return namespace;
+  }
+
+  /** The namespace, or NAMESPACE_GONE where it ended lately, NOT_FOUND where there never was one. */
+  require(name: string): LiveNamespace {
+    return this.held(name);
+  }
+
+  find(name: string): LiveNamespace | null {
+    return this.live.get(name) ?? null;
+  }
+
+  leaseRemainingMs(name: string): number {
+    return Math.max(0, Math.round(this.held(name).lapsesAtMs - this.options.clock.monotonicMs()));
+  }
+
+  /** Extends the lease to now + `leaseMs` (0: as at creation) and returns what remains. */
+  renew(name: string, leaseMs: number): number {
+    const namespace = this.held(name);
+    const forMs = leaseMs === 0 ? namespace.leaseMs : checkLease(leaseMs);
+    namespace.lapsesAtMs = this.options.clock.monotonicMs() + forMs;
+    return forMs;
+  }
+
+  delete(name: string): Receipt {
+    return this.end(this.held(name), "deleted");
+  }
+
+  /** What the job has cost so far, or, of a namespace that ended lately, in all. */
+  receipt(name: string): Receipt {
+    const namespace = this.live.get(name);
+    if (namespace !== undefined) return this.receiptOf(namespace, false);
+    const past = this.ended.get(name);
+    if (past !== undefined) return past.receipt;
+    throw notFound(name);
+  }
+
+  /** Adds what a client did without the daemon's knowledge. */
+  reportUsage(name: string, traffic: readonly Traffic[], copiesAvoidedBytes: number): void {
+    const namespace = this.held(name);
+    // Check all before adding any, so that a refused report leaves no half of itself.
+    for (const { by } of traffic) {
+      if (!REPORTABLE.has(by)) {
+        throw new MillraceError(
+          "INVALID_ARGUMENT",
+          `usage by ${JSON.stringify(by)}: must be one of ${[...REPORTABLE].join(", ")}`,
+        );
+      }
+    }
+    for (const { by, bytesIn, bytesOut, operations } of traffic) {
+      const sum = namespace.reported.get(by) ?? { by, bytesIn: 0, bytesOut: 0, operations: 0 };
+      sum.bytesIn = saturatingAdd(sum.bytesIn, bytesIn);
+      sum.bytesOut = saturatingAdd(sum.bytesOut, bytesOut);
+      sum.operations = saturatingAdd(sum.operations, operations);
+      namespace.reported.set(by, sum);
+    }
+    namespace.copiesAvoidedBytes = saturatingAdd(namespace.copiesAvoidedBytes, copiesAvoidedBytes);
+  }
+
+  /**
+   * Ends what has lapsed and forgets old receipts; returns the names ended. Time during which the daemon itself
+   * stood still (a busy event loop, a suspended machine) does not count against leases, because heartbeats sent
+   * meanwhile wait unread: every lease is extended by it.
+   */
+  sweep(): string[] {
+    const nowMs = this.options.clock.monotonicMs();
+    const stalledMs = nowMs - this.sweptAtMs - 2 * this.options.sweepIntervalMs;
+    this.sweptAtMs = nowMs;
+    if (stalledMs > 0) {
+      for (const namespace of this.live.values()) namespace.lapsesAtMs += stalledMs;
+    }
+    const lapsed = [...this.live.values()].filter((namespace) => namespace.lapsesAtMs <= nowMs);
+    for (const namespace of lapsed) this.end(namespace, "lapsed");
+    for (const [name, past] of this.ended) {
+      if (past.forgetAtMs > nowMs) break;
+      this.ended.delete(name);
+    }
+    return lapsed.map((namespace) => namespace.name);
+  }
+
+  /** `listener` runs after a namespace has ended. Returns what unsubscribes it. */
+  onEnd(listener: (name: string, reason: EndReason) => void): () => void {
+    this.endListeners.add(listener);
+    return () => this.endListeners.delete(listener);
+  }
+
+  private held(name: string): Held {
+    const namespace = this.live.get(name);
+    if (namespace !== undefined) return namespace;
+    if (this.ended.has(name)) {
+      throw new MillraceError("NAMESPACE_GONE", `namespace ${name} has ended: it was deleted or its lease lapsed`);
+    }
+    throw notFound(name);
+  }
+
+  private end(namespace: Held, reason: EndReason): Receipt {
+    const { name } = namespace;
+    const receipt = this.receiptOf(namespace, true);
+    this.options.store.dropNamespace(name);
+    this.live.delete(name);
+    this.ended.set(name, { receipt, forgetAtMs: this.options.clock.monotonicMs() + ENDED_RECEIPT_MS });
+    while (this.ended.size > ENDED_RECEIPTS_MAX) {
+      const oldest = this.ended.keys().next();
+      if (oldest.done === true) break;
+      this.ended.delete(oldest.value);
+    }
+    for (const listener of this.endListeners) listener(name, reason);
+    return receipt;
+  }
+
+  private receiptOf(namespace: Held, ended: boolean): Receipt {
+    const stats = this.options.store.namespaceStats(namespace.name);
+    const slowest = this.options.slowestPartition(namespace.name);
+    const traffic: Traffic[] = [];
+    for (const by of REPORTABLE) {
+      const counted = stats.traffic[by] ?? { bytesIn: 0, bytesOut: 0, operations: 0 };
+      const reported = namespace.reported.get(by) ?? { bytesIn: 0, bytesOut: 0, operations: 0 };
+      traffic.push({
+        by,
+        bytesIn: saturatingAdd(counted.bytesIn, reported.bytesIn),
+        bytesOut: saturatingAdd(counted.bytesOut, reported.bytesOut),
+        operations: saturatingAdd(counted.operations, reported.operations),
+      });
+    }
+    return {
+      namespace: namespace.name,
+      traffic,
+      dramByteSeconds: stats.dramByteSeconds,
+      nvmeByteSeconds: 0,
+      copiesAvoidedBytes: namespace.copiesAvoidedBytes,
+      objects: stats.objects,
+      sizeBytes: stats.sizeBytes,
+      peakBytes: stats.peakBytes,
+      deadBytes: stats.deadBytes,
+      heldBytes: stats.heldBytes,
+      slowestPartition: slowest.partition,
+      slowestPartitionBytes: slowest.bytes,
+      ended,
+    };
+  }
+}
+
+function notFound(name: string): MillraceError {
+  const shown = name.length > 80 ? `${name.slice(0, 80)}...` : name;
+  return new MillraceError("NOT_FOUND", `there is no namespace ${JSON.stringify(shown)}; create it first`);
+}
+
+function checkLease(leaseMs: number): number {
+  if (!Number.isSafeInteger(leaseMs) || leaseMs < LEASE_MIN_MS || leaseMs > LEASE_MAX_MS) {
+    throw new MillraceError(
+      "INVALID_ARGUMENT",
+      `a lease must last from ${LEASE_MIN_MS} to ${LEASE_MAX_MS} ms, not ${leaseMs}`,
+    );
+  }
+  return leaseMs;
+}
+
+function checkBytes(field: string, bytes: number): void {
+  if (!Number.isSafeInteger(bytes) || bytes < 0) {
+    throw new MillraceError("INVALID_ARGUMENT", `${field} must be a whole number of bytes, not ${bytes}`);
+  }
+}
+
+function saturatingAdd(a: number, b: number): number {
+  return Math.min(a + b, Number.MAX_SAFE_INTEGER);
+}
