@@ -1,0 +1,164 @@
+/**
+ * One gRPC channel to a node, with the face the SDK wants: promises and streams of typed messages, deadlines,
+ * retries where they are safe, and every failure as a MillraceError.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  type CallOptions,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  credentials,
+  Client as GrpcClient,
+  Metadata,
+  type MethodDefinition,
+} from "@grpc/grpc-js";
+import { fromServiceError } from "../proto/error_codec.js";
+import { GRPC_OPTIONS } from "../proto/load.js";
+import { MillraceError } from "./errors.js";
+
+export interface CallSettings {
+  /** Of all attempts together; 0 waits for as long as it takes. The channel's own where left out. */
+  timeoutMs?: number;
+  /** Repeating the call does no harm, so retryable failures are retried here. */
+  idempotent?: boolean;
+}
+
+const ATTEMPTS_MAX = 5;
+const BACKOFF_FIRST_MS = 50;
+const BACKOFF_MAX_MS = 2_000;
+
+const CHANNEL_OPTIONS = {
+  ...GRPC_OPTIONS,
+  // The SDK retries by itself, by `retryable`; the channel would keep copies of what it sent for its own retries.
+  "grpc.enable_retries": 0,
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.min_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": BACKOFF_MAX_MS,
+};
+
+export class ControlChannel {
+  readonly address: string;
+  readonly timeoutMs: number;
+  readonly #grpc: GrpcClient;
+  #closed = false;
+
+  constructor(address: string, timeoutMs: number) {
+    this.address = address;
+    this.timeoutMs = timeoutMs;
+    this.#grpc = new GrpcClient(address, credentials.createInsecure(), CHANNEL_OPTIONS);
+  }
+
+  async unary<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+    request: Request,
+    settings: CallSettings = {},
+  ): Promise<Response> {
+    const timeoutMs = settings.timeoutMs ?? this.timeoutMs;
+    const deadline = timeoutMs === 0 ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs;
+    const attempt = () => this.#unaryOnce(method, request, deadline);
+    return settings.idempotent === true ? retrying(attempt, deadline) : attempt();
+  }
+
+  /** Cancel the call to end it early. Errors of the stream still have to go through `error`. */
+  serverStream<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+    request: Request,
+  ): ClientReadableStream<Response> {
+    this.#checkOpen();
+    return this.#grpc.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+    );
+  }
+
+  clientStream<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+  ): { call: ClientWritableStream<Request>; response: Promise<Response> } {
+    this.#checkOpen();
+    let call: ClientWritableStream<Request> | null = null;
+    const response = new Promise<Response>((resolve, reject) => {
+      call = this.#grpc.makeClientStreamRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        (error, value) => (error !== null ? reject(this.error(error)) : resolve(value as Response)),
+      );
+    });
+    // The writer looks at it only when it is done or stuck.
+    response.catch(() => {});
+    return { call: call as unknown as ClientWritableStream<Request>, response };
+  }
+
+  /** A failure of this channel's calls, as the error that the node sent or the best that can be told of it. */
+  error(thrown: unknown): MillraceError {
+    const error = fromServiceError(thrown);
+    if (thrown === error) return error;
+    if (this.#closed && error.code === "ABORTED") return closedError();
+    if (error.code !== "UNAVAILABLE" && error.code !== "DEADLINE_EXCEEDED") return error;
+    const what = error.code === "UNAVAILABLE" ? "cannot be reached" : "did not answer in time";
+    return new MillraceError(error.code, `the node at ${this.address} ${what}: ${error.message}`, {
+      retryable: error.retryable,
+      cause: thrown,
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#grpc.close();
+  }
+
+  #unaryOnce<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+    request: Request,
+    deadline: number,
+  ): Promise<Response> {
+    this.#checkOpen();
+    const options: CallOptions = Number.isFinite(deadline) ? { deadline } : {};
+    return new Promise((resolve, reject) => {
+      this.#grpc.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        new Metadata(),
+        options,
+        (error, value) => (error !== null ? reject(this.error(error)) : resolve(value as Response)),
+      );
+    });
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw closedError();
+  }
+}
+
+function closedError(): MillraceError {
+  return new MillraceError("CLOSED", "the client is closed; connect again");
+}
+
+/**
+ * Repeats what failed retryably, with exponential backoff and jitter, until `deadline` (Unix ms). Only for
+ * calls that may be repeated.
+ */
+export async function retrying<T>(attempt: () => Promise<T>, deadline: number): Promise<T> {
+  for (let tried = 1; ; tried++) {
+    try {
+      return await attempt();
+    } catch (thrown) {
+      const error = MillraceError.from(thrown);
+      const waitMs = backoffMs(tried);
+      const late = Date.now() + waitMs >= deadline;
+      if (!error.retryable || error.code === "DEADLINE_EXCEEDED" || tried >= ATTEMPTS_MAX || late)
+        throw error;
+      await sleep(waitMs);
+    }
+  }
+}
+
+/** Before attempt `tried` + 1: doubles each time, and half of it is random so that clients do not come in step. */
+export function backoffMs(tried: number): number {
+  const full = Math.min(BACKOFF_FIRST_MS * 2 ** (tried - 1), BACKOFF_MAX_MS);
+  return full * (0.5 + Math.random() / 2);
+}

@@ -1,0 +1,1 @@
+export { MillraceError } from "../proto/errors.js";

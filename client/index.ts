@@ -1,0 +1,35 @@
+/**
+ * The SDK of Millrace, and its only public API. `connect` is the way in; docs/sdk.md is the guide.
+ */
+export type {
+  NamespaceSummary,
+  NodeMessage,
+  NodeStatsResponse,
+  Receipt,
+  Traffic,
+} from "../proto/messages.js";
+export {
+  Client,
+  type ConnectOptions,
+  type CreateNamespaceOptions,
+  connect,
+  type OpenNamespaceOptions,
+} from "./client.js";
+export { MillraceError } from "./errors.js";
+export { type Kernels, kernels, type RecordsSummary } from "./kernels.js";
+export {
+  type Batch,
+  type ListedEntry,
+  type ListOptions,
+  type ListPage,
+  Namespace,
+  type ObjectEvent,
+} from "./namespace.js";
+export type { Usage } from "./session.js";
+export { Shuffle, type ShuffleEvent, type ShuffleOptions, type ShuffleProgress } from "./shuffle.js";
+export { type PartitionExtent, PartitionReader, type ReadOptions } from "./shuffle_reader.js";
+export { type CommitResult, type MapOutputIndex, ShuffleWriter } from "./shuffle_writer.js";
+export type { ObjectWriteStream, WriteStreamOptions } from "./streams.js";
+export type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range } from "./transport.js";
+export type { TransportKind } from "./transports/select.js";
+export type { Watch } from "./watch.js";

@@ -1,0 +1,176 @@
+/**
+ * A namespace's transport over time: opened, lost with the node, opened again at the next operation. Also the
+ * one place that knows what of its traffic the node has been told.
+ */
+import { loadContract } from "../proto/load.js";
+import type { NamespaceMessage } from "../proto/messages.js";
+import type { ControlChannel } from "./control.js";
+import { MillraceError } from "./errors.js";
+import type { Transport } from "./transport.js";
+import { checkNamespaceLives } from "./transports/grpc.js";
+import { openTransport, type TransportKind } from "./transports/select.js";
+
+export interface Usage {
+  /** Bytes of the objects that were put through this handle. */
+  bytesIn: number;
+  /** Bytes of the objects that were read through this handle. */
+  bytesOut: number;
+  operations: number;
+  /** Read in place instead of copied: views over shared memory. */
+  copiesAvoidedBytes: number;
+}
+
+const NO_USAGE: Usage = { bytesIn: 0, bytesOut: 0, operations: 0, copiesAvoidedBytes: 0 };
+
+export class NamespaceSession {
+  readonly name: string;
+  readonly channel: ControlChannel;
+  readonly #host: string;
+  readonly #token: Uint8Array;
+  readonly #forced: TransportKind | null;
+  #live: Transport | null = null;
+  #kind: TransportKind = "grpc";
+  #opening: Promise<Transport> | null = null;
+  #ended: MillraceError | null = null;
+  /** Transports that were lost. They are closed with the handle, because views over them live until then. */
+  readonly #dropped: Transport[] = [];
+  /** Of transports that were lost. */
+  #past: Usage = NO_USAGE;
+  #reported: Usage = NO_USAGE;
+  #reporting: Promise<void> = Promise.resolve();
+
+  constructor(
+    channel: ControlChannel,
+    host: string,
+    namespace: NamespaceMessage,
+    forced: TransportKind | null,
+  ) {
+    this.channel = channel;
+    this.name = namespace.name;
+    this.#host = host;
+    this.#token = namespace.token;
+    this.#forced = forced;
+  }
+
+  /** The transport, where one is open. Null asks for `acquire`. */
+  get live(): Transport | null {
+    return this.#live;
+  }
+
+  get kind(): TransportKind {
+    return this.#kind;
+  }
+
+  /** Runs an operation on the transport, at once where one is open. */
+  run<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
+    const live = this.#live;
+    return live !== null ? operation(live) : this.acquire().then(operation);
+  }
+
+  /** The transport for an operation that cannot wait. Throws UNAVAILABLE and connects again where it was lost. */
+  now(): Transport {
+    if (this.#live !== null) return this.#live;
+    if (this.#ended !== null) throw this.#ended;
+    this.acquire().catch(() => {});
+    throw new MillraceError("UNAVAILABLE", `the connection of namespace ${this.name} was lost; try again`);
+  }
+
+  /** Opens the transport where none is open; callers at the same time share one attempt. */
+  async acquire(): Promise<Transport> {
+    if (this.#live !== null) return this.#live;
+    if (this.#ended !== null) throw this.#ended;
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = null;
+    });
+    return this.#opening;
+  }
+
+  usage(): Usage {
+    return plus(this.#past, this.#live?.usage() ?? NO_USAGE);
+  }
+
+  /** Tells the node what it cannot see by itself: same-host traffic. Others the node counts at its doors. */
+  reportUsage(): Promise<void> {
+    const report = () => this.#report();
+    this.#reporting = this.#reporting.then(report, report);
+    return this.#reporting;
+  }
+
+  /** The namespace is gone, as the node says. Operations under way end by themselves. */
+  fail(error: MillraceError): void {
+    this.#ended ??= error;
+    const live = this.#live;
+    // Shared memory that was viewed stays readable until the handle is closed; only new operations fail.
+    if (live !== null && live.kind === "grpc") this.#drop(live);
+  }
+
+  async close(): Promise<void> {
+    this.#ended = new MillraceError(
+      "CLOSED",
+      `the handle of namespace ${this.name} is closed; open it again`,
+    );
+    await this.#opening?.catch(() => {});
+    const live = this.#live;
+    if (live !== null) this.#drop(live);
+    await Promise.all(this.#dropped.splice(0).map((transport) => transport.close()));
+  }
+
+  async #open(): Promise<Transport> {
+    const { nodes } = loadContract();
+    const idempotent = { idempotent: true };
+    const node = await this.channel.unary(nodes.DescribeNode, {}, idempotent);
+    try {
+      await checkNamespaceLives(this.channel, this.name, this.#token);
+    } catch (error) {
+      if (MillraceError.from(error).code === "NAMESPACE_GONE") this.#ended ??= error as MillraceError;
+      throw error;
+    }
+    const transport = await openTransport({
+      channel: this.channel,
+      host: this.#host,
+      node,
+      namespace: this.name,
+      token: this.#token,
+      forced: this.#forced,
+    });
+    if (this.#ended !== null) {
+      await transport.close();
+      throw this.#ended;
+    }
+    transport.onLost(() => this.#drop(transport));
+    this.#live = transport;
+    this.#kind = transport.kind;
+    return transport;
+  }
+
+  #drop(transport: Transport): void {
+    if (this.#live !== transport) return;
+    this.#past = plus(this.#past, transport.usage());
+    this.#live = null;
+    this.#dropped.push(transport);
+  }
+
+  async #report(): Promise<void> {
+    if (this.#kind !== "shm") return;
+    const usage = this.usage();
+    const delta = plus(usage, this.#reported, -1);
+    if (delta.operations === 0 && delta.bytesOut === 0 && delta.bytesIn === 0) return;
+    await this.channel.unary(loadContract().namespaces.ReportUsage, {
+      name: this.name,
+      traffic: [
+        { by: "shm", bytesIn: delta.bytesIn, bytesOut: delta.bytesOut, operations: delta.operations },
+      ],
+      copiesAvoidedBytes: delta.copiesAvoidedBytes,
+    });
+    this.#reported = usage;
+  }
+}
+
+function plus(a: Usage, b: Usage, sign = 1): Usage {
+  return {
+    bytesIn: a.bytesIn + sign * b.bytesIn,
+    bytesOut: a.bytesOut + sign * b.bytesOut,
+    operations: a.operations + sign * b.operations,
+    copiesAvoidedBytes: a.copiesAvoidedBytes + sign * b.copiesAvoidedBytes,
+  };
+}

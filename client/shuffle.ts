@@ -1,0 +1,125 @@
+/** One exchange between two stages: M map outputs times R partitions. */
+import { loadContract } from "../proto/load.js";
+import type { ShuffleMessage, WatchShuffleEvent } from "../proto/messages.js";
+import { MillraceError } from "./errors.js";
+import { checkCount } from "./names.js";
+import type { NamespaceSession } from "./session.js";
+import { PartitionReader, type ReadOptions } from "./shuffle_reader.js";
+import { ShuffleWriter } from "./shuffle_writer.js";
+import { Watch } from "./watch.js";
+
+const UINT32_MAX = 2 ** 32 - 1;
+
+export interface ShuffleOptions {
+  /** M: map tasks. */
+  maps: number;
+  /** R: partitions, one a reduce task. */
+  partitions: number;
+  /** What mappers need to know to partition, for example serialised splitters. Opaque to the node. */
+  partitioner?: Uint8Array;
+}
+
+export interface ShuffleProgress {
+  /** Maps whose output is committed. */
+  committed: number;
+  /** Bytes of each partition in the outputs committed so far. */
+  partitionBytes: number[];
+  /** Maps to run again. */
+  lostMaps: number[];
+}
+
+/** `map` was committed, or its output was lost and a new commit will follow. */
+export type ShuffleEvent = WatchShuffleEvent;
+
+/** A handle of a shuffle; it lives with the namespace handle that it came from and needs no close. */
+export class Shuffle {
+  /** Its name, unique in the namespace. */
+  readonly id: string;
+  readonly maps: number;
+  readonly partitions: number;
+  readonly partitioner: Uint8Array;
+  readonly #session: NamespaceSession;
+
+  private constructor(session: NamespaceSession, message: ShuffleMessage) {
+    this.#session = session;
+    this.id = message.shuffle;
+    this.maps = message.maps;
+    this.partitions = message.partitions;
+    // A copy: what gRPC hands over is a slice of a larger message.
+    this.partitioner = Uint8Array.from(message.partitioner);
+  }
+
+  /** @internal */
+  static async create(session: NamespaceSession, id: string, options: ShuffleOptions): Promise<Shuffle> {
+    const message = await session.channel.unary(loadContract().shuffles.CreateShuffle, {
+      namespace: session.name,
+      shuffle: id,
+      maps: checkCount("maps", options.maps, 1, UINT32_MAX),
+      partitions: checkCount("partitions", options.partitions, 1, UINT32_MAX),
+      partitioner: options.partitioner ?? new Uint8Array(0),
+    });
+    return new Shuffle(session, message);
+  }
+
+  /** @internal */
+  static async open(session: NamespaceSession, id: string): Promise<Shuffle> {
+    return new Shuffle(session, await describe(session, id));
+  }
+
+  /**
+   * Begins the output of one attempt of one map task. Give `sizeBytes` where it will be written piece by piece
+   * and its size is known.
+   */
+  async writer(map: number, attempt: number, options: { sizeBytes?: number } = {}): Promise<ShuffleWriter> {
+    checkCount("map", map, 0, this.maps - 1);
+    checkCount("attempt", attempt, 0, UINT32_MAX);
+    return ShuffleWriter.open(this.#session, this, map, attempt, options);
+  }
+
+  /** Reads one partition of all map outputs. */
+  reader(partition: number, options: ReadOptions = {}): PartitionReader {
+    checkCount("partition", partition, 0, this.partitions - 1);
+    return new PartitionReader(this.#session, this, partition, options);
+  }
+
+  async progress(): Promise<ShuffleProgress> {
+    const { committed, partitionBytes, lostMaps } = await describe(this.#session, this.id);
+    return { committed, partitionBytes, lostMaps };
+  }
+
+  /** Commits and losses: those that stand now first, then those to come. Leave the loop at `complete`. */
+  watch(): Watch<ShuffleEvent> {
+    const { channel, name } = this.#session;
+    const call = channel.serverStream(loadContract().shuffles.WatchShuffle, {
+      namespace: name,
+      shuffle: this.id,
+    });
+    return new Watch(channel, call, (event: WatchShuffleEvent) => event);
+  }
+
+  /**
+   * Says that these maps' outputs cannot be read, so that they are run again, and gives the error to fail with:
+   * MAP_OUTPUT_LOST, which names all maps that are lost now.
+   */
+  async reportLost(maps: readonly number[]): Promise<MillraceError> {
+    const { channel, name } = this.#session;
+    const { lostMaps } = await channel.unary(
+      loadContract().shuffles.ReportLost,
+      { namespace: name, shuffle: this.id, maps: [...maps] },
+      { idempotent: true },
+    );
+    const all = [...new Set([...lostMaps, ...maps])].sort((a, b) => a - b);
+    const shown =
+      all.length > 20 ? `${all.slice(0, 20).join(", ")} and ${all.length - 20} more` : all.join(", ");
+    return new MillraceError(
+      "MAP_OUTPUT_LOST",
+      `shuffle ${this.id}: the output of map ${shown} is lost; run these map tasks again`,
+      { maps: all },
+    );
+  }
+}
+
+function describe(session: NamespaceSession, id: string): Promise<ShuffleMessage> {
+  const request = { namespace: session.name, shuffle: id };
+  return session.channel.unary(loadContract().shuffles.DescribeShuffle, request, { idempotent: true });
+}

@@ -1,0 +1,82 @@
+/**
+ * The seam between the SDK and what carries its bytes. Three implementations: `shm` and `tcp` (native,
+ * transports/native.ts) and `grpc` (transports/grpc.ts). A transport is bound to one namespace.
+ */
+export type Key = string | Uint8Array;
+
+export interface ObjectInfo {
+  /** Bytes of the object. */
+  sizeBytes: number;
+  /** Grows with every seal of the namespace; identifies this version of the key. */
+  sequence: number;
+  /** CRC32C of the whole object. */
+  crc32c: number;
+  sealedUnixMs: number;
+}
+
+export interface ListedObject extends ObjectInfo {
+  key: Uint8Array;
+}
+
+export interface Condition {
+  /** Fail with CONDITION_FAILED where the key exists. */
+  ifAbsent?: boolean;
+  /** Fail with CONDITION_FAILED unless the key's object has this sequence. */
+  ifSequence?: number;
+}
+
+export interface Range {
+  offset?: number;
+  /** Bytes; to the end where left out. */
+  length?: number;
+}
+
+export interface GotObject {
+  info: ObjectInfo;
+  /**
+   * The bytes of the range. Over shm this is a view of the segment itself: read-only by contract, valid and
+   * unchanging for as long as it is referenced, also after the object is overwritten or deleted; it becomes
+   * empty (length 0) when the transport is closed. Over tcp and grpc it is memory of its own.
+   */
+  bytes: Uint8Array;
+}
+
+/** Writes one object piece by piece. `seal` or `abort` ends it. */
+export interface ObjectWriter {
+  /**
+   * Room for the next `bytes` bytes of the object, contiguous, to be filled by the caller before the next call
+   * of this writer. Over shm it lies in the segment itself, 64-byte aligned when the object starts with it.
+   */
+  reserve(bytes: number): Promise<Uint8Array>;
+  write(data: Uint8Array): Promise<void>;
+  /** Makes the object visible at once. `crc32c` of the whole object, where known, saves computing it. */
+  seal(options?: Condition & { crc32c?: number }): Promise<ObjectInfo>;
+  abort(): Promise<void>;
+}
+
+export interface Transport {
+  readonly kind: "shm" | "tcp" | "grpc";
+  put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo>;
+  get(key: Key, range?: Range): Promise<GotObject | null>;
+  head(key: Key): Promise<ObjectInfo | null>;
+  delete(key: Key, condition?: Condition): Promise<boolean>;
+  copy(from: Key, to: Key, condition?: Condition): Promise<ObjectInfo>;
+  /** One page in the byte order of keys. `limit` at most 1000. */
+  list(prefix: Key, startAfter: Key, limit: number): Promise<{ objects: ListedObject[]; truncated: boolean }>;
+  openWriter(key: Key, options?: { sizeBytes?: number }): Promise<ObjectWriter>;
+  /**
+   * Puts without a promise each: the object is sealed at the latest when the promise of the next `flush`
+   * resolves. `flush` rejects with the first failure. Data may be reused when `enqueuePut` returns.
+   */
+  enqueuePut(key: Key, data: Uint8Array): void;
+  flush(): Promise<void>;
+  /** shm: the object's bytes in place, without a system call; null where absent. Others: UNSUPPORTED. */
+  view(key: Key): Uint8Array | null;
+  /** shm: like `view`, one view a stretch (objects above 256 MiB lie in several). Others: UNSUPPORTED. */
+  viewExtents(key: Key): Uint8Array[] | null;
+  /** Bytes and operations so far, for receipts and reports. */
+  usage(): { bytesIn: number; bytesOut: number; operations: number; copiesAvoidedBytes: number };
+  /** Called once when the connection is lost (not when closed by `close`). */
+  onLost(callback: (error: Error) => void): void;
+  close(): Promise<void>;
+}
