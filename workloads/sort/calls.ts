@@ -1,0 +1,252 @@
+/** What function workers run: sample, map, reduce. Their arguments are small; plans lie in the namespace. */
+
+import { MillraceError } from "../../client/errors.js";
+import type { Namespace } from "../../client/index.js";
+import { kernels } from "../../client/kernels.js";
+import type { CallContext } from "../../functions/index.js";
+import { nowMs, type Span, Stopwatch } from "../report/activity.js";
+import type { Exchange, PartitionExtents } from "../stores/exchange.js";
+import { openExchange } from "../stores/open.js";
+import { takeRecordBuffer } from "./buffers.js";
+import { fillSplit, fillStretches } from "./input.js";
+import { writePart } from "./output.js";
+import type { SamplePlan, SortPlan } from "./plan.js";
+import {
+  EMPTY_SUMMARY,
+  joinSummaries,
+  KEY_BYTES,
+  RECORD_BYTES,
+  type StretchSummary,
+  toStretchSummary,
+} from "./records.js";
+
+/** What every call of the sort tells beside its result. */
+export interface CallReport {
+  functionWorker: string;
+  attempt: number;
+  startMs: number;
+  endMs: number;
+  spans: Span[];
+}
+
+export interface SampleArgument {
+  /** Key of the `SamplePlan`. */
+  plan: string;
+  /** Which share of the stretches: those whose number leaves this remainder by the number of calls. */
+  call: number;
+}
+
+export interface SampleResult extends CallReport {
+  /** Keys, one after another. */
+  keys: Uint8Array;
+}
+
+export interface MapArgument {
+  /** Key of the `SortPlan`. */
+  plan: string;
+  map: number;
+  /** How often the driver has asked for this map output: above 0 after it was lost. */
+  round: number;
+}
+
+export interface MapResult extends CallReport {
+  summary: StretchSummary;
+  sizeBytes: number;
+}
+
+export interface ReduceArgument {
+  /** Key of the `SortPlan`. */
+  plan: string;
+  first: number;
+  count: number;
+}
+
+export interface ReduceResult extends CallReport {
+  /** Of the partitions together, in their order. */
+  summary: StretchSummary;
+  /** Of each partition. */
+  sizesBytes: number[];
+  /** How the bytes came: see `Exchange.transport`. */
+  transport: string;
+}
+
+export interface WarmArgument {
+  /** Bytes of the record buffer to have ready. */
+  recordBytes: number;
+}
+
+/** Gets a function worker ready: connection, kernels, and memory that has been touched. */
+export async function warmFunctionWorker(argument: WarmArgument, context: CallContext): Promise<void> {
+  kernels();
+  await context.namespace();
+  takeRecordBuffer(argument.recordBytes).fill(0);
+}
+
+/** Keys of the records at the stretches of this call. */
+export async function sampleInput(argument: SampleArgument, context: CallContext): Promise<SampleResult> {
+  const call = new Call(context);
+  const plan = await call.watch.time("exchange", async () =>
+    readPlan<SamplePlan>(await context.namespace(), argument.plan),
+  );
+  const mine = plan.stretches.filter((_, i) => i % plan.calls === argument.call);
+  const records = mine.reduce((sum, [, count]) => sum + count, 0);
+  const buffer = takeRecordBuffer(records * RECORD_BYTES);
+  await call.watch.time("input", () => fillStretches(plan.input, mine, buffer, kernels().generateRecords));
+  const keys = await call.watch.time("compute", () =>
+    kernels().sampleKeys(RECORD_BYTES, KEY_BYTES, buffer, records, 0),
+  );
+  return { ...call.report(), keys };
+}
+
+/** Reads or makes one split and leaves its records in the exchange, partition by partition. */
+export async function mapSplit(argument: MapArgument, context: CallContext): Promise<MapResult> {
+  const call = new Call(context);
+  const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
+  const split = plan.splits[argument.map];
+  if (split === undefined) throw new MillraceError("INTERNAL", `the plan has no split ${argument.map}`);
+  const sizeBytes = split.records * RECORD_BYTES;
+  const records = takeRecordBuffer(sizeBytes);
+  await call.watch.time("input", () => fillSplit(split, records, kernels().generateRecords));
+  const summary = await call.watch.time("compute", () =>
+    kernels().checkRecords(RECORD_BYTES, KEY_BYTES, records, { ordered: false }),
+  );
+  const attempt = argument.round * ATTEMPTS_PER_ROUND + context.attempt;
+  const output = await call.watch.time("exchange", () =>
+    exchange.openOutput(argument.map, attempt, sizeBytes),
+  );
+  try {
+    const { offsets, checksums } = await call.watch.time("compute", () =>
+      kernels().partitionRecords(RECORD_BYTES, KEY_BYTES, records, splittersOf(plan), output.buffer),
+    );
+    await call.watch.time("exchange", () => output.commit(offsets, checksums));
+  } catch (error) {
+    await output.abort().catch(() => undefined);
+    throw error;
+  }
+  return { ...call.report(), summary: toStretchSummary(summary), sizeBytes };
+}
+
+/** Attempts of different rounds must differ, and the executor counts from 0 in each. */
+const ATTEMPTS_PER_ROUND = 1000;
+
+/** Sorts some neighbouring partitions and writes them out, if anywhere. */
+export async function reducePartitions(
+  argument: ReduceArgument,
+  context: CallContext,
+): Promise<ReduceResult> {
+  const call = new Call(context);
+  const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
+  const end = argument.first + argument.count;
+  const sizesBytes: number[] = [];
+  let summary = EMPTY_SUMMARY;
+  for await (const { partition, found } of readAhead(exchange, argument.first, end, call.watch)) {
+    context.signal.throwIfAborted();
+    const { sizeBytes } = found;
+    const sorted = takeRecordBuffer(sizeBytes);
+    const checked = await call.watch.time("compute", async () => {
+      await sortExtents(exchange, found, sorted);
+      return kernels().checkRecords(RECORD_BYTES, KEY_BYTES, sorted, { ordered: true });
+    });
+    summary = joinSummaries(summary, toStretchSummary(checked));
+    sizesBytes.push(sizeBytes);
+    const directory = plan.outputDirectory;
+    if (directory !== null) {
+      await call.watch.time("output", () =>
+        writePart(directory, partition, `${context.attempt}.${context.workerId}`, sorted),
+      );
+    }
+    context.progress(sizesBytes.length / argument.count);
+  }
+  return { ...call.report(), summary, sizesBytes, transport: exchange.transport };
+}
+
+/** Partitions one after another; the next is asked for while one is in hand, so that no time is spent waiting. */
+async function* readAhead(
+  exchange: Exchange,
+  first: number,
+  end: number,
+  watch: Stopwatch,
+): AsyncGenerator<{ partition: number; found: PartitionExtents }, void, undefined> {
+  let next: Promise<PartitionExtents> | null = exchange.readPartition(first);
+  try {
+    for (let partition = first; partition < end; partition += 1) {
+      const found = await watch.time("exchange", () => next as Promise<PartitionExtents>);
+      next = partition + 1 < end ? exchange.readPartition(partition + 1) : null;
+      // A failure is the call's only when its turn comes.
+      next?.catch(() => undefined);
+      yield { partition, found };
+    }
+  } finally {
+    // What it finds lost must be reported before the call ends, and not when it has been made again.
+    await next?.catch(() => undefined);
+  }
+}
+
+async function sortExtents(exchange: Exchange, found: PartitionExtents, sorted: Uint8Array): Promise<void> {
+  const { maps, extents, checksums } = found;
+  try {
+    await kernels().sortRecords(RECORD_BYTES, KEY_BYTES, extents, checksums, sorted);
+  } catch (error) {
+    if (MillraceError.from(error).code !== "CHECKSUM_MISMATCH") throw error;
+    const lost = maps.filter((_, i) => kernels().crc32c(0, extents[i] as Uint8Array) !== checksums[i]);
+    throw await exchange.reportLost(lost);
+  }
+}
+
+class Call {
+  readonly watch = new Stopwatch();
+  readonly #startMs = nowMs();
+  readonly #context: CallContext;
+
+  constructor(context: CallContext) {
+    this.#context = context;
+  }
+
+  report(): CallReport {
+    return {
+      functionWorker: this.#context.workerId,
+      attempt: this.#context.attempt,
+      startMs: this.#startMs,
+      endMs: nowMs(),
+      spans: this.watch.spans,
+    };
+  }
+}
+
+interface Run {
+  plan: SortPlan;
+  exchange: Exchange;
+}
+
+/** A cache, and of one run only: a pool of function workers may serve many, one after another. */
+let current: { key: string; run: Promise<Run> } | null = null;
+let splitters: { of: SortPlan; bytes: Uint8Array } | null = null;
+
+async function openRun(planKey: string, context: CallContext): Promise<Run> {
+  const key = `${context.endpoint}/${context.namespaceName}/${planKey}`;
+  if (current?.key === key) return current.run;
+  const before = current;
+  const run = (async () => {
+    await before?.run.then((last) => last.exchange.close()).catch(() => undefined);
+    const namespace = await context.namespace();
+    const plan = await readPlan<SortPlan>(namespace, planKey);
+    return { plan, exchange: await openExchange(plan.store, plan.exchange, namespace) };
+  })();
+  current = { key, run };
+  run.catch(() => {
+    if (current?.key === key) current = null;
+  });
+  return run;
+}
+
+function splittersOf(plan: SortPlan): Uint8Array {
+  if (splitters?.of !== plan) splitters = { of: plan, bytes: Buffer.from(plan.splitters, "base64") };
+  return splitters.bytes;
+}
+
+async function readPlan<T>(namespace: Namespace, key: string): Promise<T> {
+  const bytes = await namespace.get(key);
+  if (bytes === null)
+    throw new MillraceError("NOT_FOUND", `the plan ${key} is not in namespace ${namespace.name}`);
+  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8")) as T;
+}

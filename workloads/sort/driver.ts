@@ -1,0 +1,456 @@
+/**
+ * The driver of a sort: samples, chooses splitters, calls maps, calls reduces, and adds up what they found. Moves
+ * no records itself.
+ */
+
+import { MillraceError } from "../../client/errors.js";
+import type { Namespace } from "../../client/index.js";
+import { kernels } from "../../client/kernels.js";
+import { type CallFuture, type Executor, type FunctionRef, functionRef } from "../../functions/index.js";
+import { nowMs, secondsByActivity } from "../report/activity.js";
+import type { ExchangePlan } from "../stores/exchange.js";
+import { type StoreChoice, setUpExchange } from "../stores/open.js";
+import type {
+  CallReport,
+  MapArgument,
+  MapResult,
+  mapSplit,
+  ReduceArgument,
+  ReduceResult,
+  reducePartitions,
+  SampleArgument,
+  SampleResult,
+  sampleInput,
+  WarmArgument,
+  warmFunctionWorker,
+} from "./calls.js";
+import { cutSplits, type SortInput, samplePositions, splitSizes } from "./input.js";
+import { partName, writePart } from "./output.js";
+import {
+  defaultPartitions,
+  MAP_BYTES_MAX,
+  MAP_BYTES_MIN,
+  reduceRanges,
+  SAMPLE_STRETCH_RECORDS,
+  type SamplePlan,
+  type SortPlan,
+  sampleRecords,
+} from "./plan.js";
+import {
+  EMPTY_SUMMARY,
+  joinSummaries,
+  KEY_BYTES,
+  RECORD_BYTES,
+  type StretchSummary,
+  totalOf,
+} from "./records.js";
+import type { SortDocument } from "./result.js";
+
+export interface SortOptions {
+  input: SortInput;
+  /** Absolute path of an existing directory for the parts, or null. */
+  outputDirectory: string | null;
+  store: StoreChoice;
+  /** Function workers of the executor. */
+  workers: number;
+  /** Null: chosen by the size of the input. */
+  partitions: number | null;
+  /** Unique name of this run; 1 to 63 of a-z 0-9 - . */
+  run: string;
+}
+
+export interface SortSurroundings {
+  namespace: Namespace;
+  executor: Executor;
+  onProgress?: (progress: SortProgress) => void;
+  /** Ends the sort with its reason. */
+  signal?: AbortSignal;
+}
+
+export type Stage = "sample" | "map" | "reduce";
+
+export interface SortProgress {
+  stage: Stage;
+  /** 0 to 1. */
+  fraction: number;
+}
+
+/** A call for the timeline of the report. */
+export interface TimelineCall extends CallReport {
+  stage: Stage;
+  /** The map, or the first partition. */
+  number: number;
+  /** Partitions of a reduce call. */
+  partitions: number;
+  records: number;
+}
+
+/** An attempt that came to nothing. */
+export interface LostAttempt {
+  stage: Stage;
+  functionWorker: string;
+  attempt: number;
+  startMs: number;
+  endMs: number;
+  outcome: string;
+}
+
+export interface SortRun {
+  document: SortDocument;
+  maps: number;
+  startMs: number;
+  endMs: number;
+  phases: { name: Stage; startMs: number; endMs: number }[];
+  calls: TimelineCall[];
+  lostAttempts: LostAttempt[];
+  /** Of each partition. */
+  partitionBytes: number[];
+  /** Neighbours with equal keys in the output. */
+  duplicates: number;
+}
+
+/** How often a lost map output is made again before the sort gives up. */
+const ROUNDS_MAX = 5;
+
+const SAMPLE = functionRef<typeof sampleInput>(callsModule(), "sampleInput");
+const MAP = functionRef<typeof mapSplit>(callsModule(), "mapSplit");
+const REDUCE = functionRef<typeof reducePartitions>(callsModule(), "reducePartitions");
+const WARM = functionRef<typeof warmFunctionWorker>(callsModule(), "warmFunctionWorker");
+
+/** The module of the calls, beside this one: `calls.ts` from sources, `calls.js` when built. */
+function callsModule(): string {
+  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
+  return new URL(`./calls${extension}`, import.meta.url).href;
+}
+
+/**
+ * Loads code, connections and working memory into the function workers ahead of a sort, as in a pool that is in
+ * use. Not needed for a sort to work.
+ */
+export async function warmUp(options: SortOptions, { executor }: SortSurroundings): Promise<void> {
+  const { sizes, partitions } = cut(options);
+  const largestPartition = (options.input.records * RECORD_BYTES * 1.2) / partitions;
+  const recordBytes = Math.ceil(
+    Math.max(0, largestPartition, ...sizes.map((records) => records * RECORD_BYTES)),
+  );
+  const argument: WarmArgument = { recordBytes: Math.min(recordBytes, 4 * MAP_BYTES_MAX) };
+  const futures = executor.map(
+    WARM,
+    Array.from({ length: options.workers }, () => argument),
+  );
+  await Promise.all(futures.map((future) => future.result()));
+}
+
+function cut(options: SortOptions): { sizes: number[]; partitions: number } {
+  const { input, workers } = options;
+  return {
+    sizes: splitSizes(input.records, workers, MAP_BYTES_MAX / RECORD_BYTES, MAP_BYTES_MIN / RECORD_BYTES),
+    partitions: options.partitions ?? defaultPartitions(input.records, workers),
+  };
+}
+
+/**
+ * Sorts. The parts in the output directory, the objects in the namespace and what the store holds belong to the
+ * caller, who removes the first when this fails and the second in any case; the third is removed here.
+ *
+ * Rejects with the MillraceError of whatever failed. A run that does not validate resolves, with
+ * `document.validated` false.
+ */
+export async function sort(options: SortOptions, surroundings: SortSurroundings): Promise<SortRun> {
+  const { sizes, partitions } = cut(options);
+  const run = new Sort(options, surroundings, sizes, partitions);
+  return options.input.records === 0 ? run.nothing() : run.sort();
+}
+
+class Sort {
+  readonly #options: SortOptions;
+  readonly #surroundings: SortSurroundings;
+  readonly #sizes: readonly number[];
+  readonly #exchange: ExchangePlan;
+  readonly #calls: TimelineCall[] = [];
+  readonly #lostAttempts: LostAttempt[] = [];
+  readonly #phases: { name: Stage; startMs: number; endMs: number }[] = [];
+  #retries = 0;
+
+  constructor(
+    options: SortOptions,
+    surroundings: SortSurroundings,
+    sizes: readonly number[],
+    partitions: number,
+  ) {
+    this.#options = options;
+    this.#surroundings = surroundings;
+    this.#sizes = sizes;
+    this.#exchange = { run: options.run, maps: sizes.length, partitions };
+  }
+
+  /** There are no records: every part is empty. */
+  async nothing(): Promise<SortRun> {
+    const startMs = nowMs();
+    const { partitions } = this.#exchange;
+    const directory = this.#options.outputDirectory;
+    for (let partition = 0; directory !== null && partition < partitions; partition += 1) {
+      await writePart(directory, partition, partName(partition), new Uint8Array(0));
+    }
+    return this.#result(startMs, nowMs(), [], []);
+  }
+
+  async sort(): Promise<SortRun> {
+    const { namespace } = this.#surroundings;
+    const startMs = nowMs();
+    const setup = await setUpExchange(this.#options.store, this.#exchange, namespace);
+    try {
+      const plan = await this.#phase("sample", () => this.#plan());
+      const maps = await this.#phase("map", () =>
+        this.#map(
+          plan,
+          this.#sizes.map((_, map) => map),
+          0,
+        ),
+      );
+      const reduces = await this.#phase("reduce", () => this.#reduceAll(plan));
+      const endMs = nowMs();
+      return this.#result(startMs, endMs, maps, reduces);
+    } finally {
+      // Whatever failed before matters more than what is left in somebody else's store.
+      await setup.remove().catch(() => undefined);
+    }
+  }
+
+  async #phase<T>(name: Stage, work: () => Promise<T>): Promise<T> {
+    this.#surroundings.signal?.throwIfAborted();
+    const startMs = nowMs();
+    const result = await work();
+    this.#phases.push({ name, startMs, endMs: nowMs() });
+    this.#surroundings.onProgress?.({ stage: name, fraction: 1 });
+    return result;
+  }
+
+  /** Samples the input, chooses the splitters, and leaves the plan in the namespace. Returns its key. */
+  async #plan(): Promise<string> {
+    const { input, store, outputDirectory, workers } = this.#options;
+    const { namespace } = this.#surroundings;
+    const { partitions, run } = this.#exchange;
+    const wanted = sampleRecords(partitions);
+    const each = SAMPLE_STRETCH_RECORDS[input.kind];
+    const stretches = wanted === 0 ? [] : samplePositions(input.records, Math.ceil(wanted / each), each);
+    let keys = new Uint8Array(0);
+    if (stretches.length > 0) {
+      const samplePlan: SamplePlan = { input, stretches, calls: Math.min(workers, stretches.length) };
+      const key = `${run}/sample`;
+      await namespace.put(key, JSON.stringify(samplePlan));
+      const samples = await this.#call<SampleArgument, SampleResult>(
+        "sample",
+        SAMPLE,
+        Array.from({ length: samplePlan.calls }, (_, call) => ({ plan: key, call })),
+      );
+      keys = Buffer.concat(samples.map((sample) => sample.keys));
+      samples.forEach((sample, call) => {
+        this.#note(sample, {
+          stage: "sample",
+          number: call,
+          partitions: 0,
+          records: sample.keys.length / KEY_BYTES,
+        });
+      });
+    }
+    const splitters = kernels().chooseSplitters(RECORD_BYTES, KEY_BYTES, keys, partitions);
+    const plan: SortPlan = {
+      store,
+      exchange: this.#exchange,
+      splits: cutSplits(input, this.#sizes),
+      splitters: Buffer.from(splitters).toString("base64"),
+      outputDirectory,
+    };
+    const key = `${run}/plan`;
+    await namespace.put(key, JSON.stringify(plan));
+    return key;
+  }
+
+  async #map(plan: string, maps: readonly number[], round: number): Promise<MapResult[]> {
+    const results = await this.#call<MapArgument, MapResult>(
+      "map",
+      MAP,
+      maps.map((map) => ({ plan, map, round })),
+    );
+    results.forEach((result, i) => {
+      const number = maps[i] as number;
+      this.#note(result, { stage: "map", number, partitions: 0, records: result.summary.records });
+    });
+    return results;
+  }
+
+  /** Reduces everything; map outputs that were lost meanwhile are made again. Results in the order of the partitions. */
+  async #reduceAll(plan: string): Promise<ReduceResult[]> {
+    const ranges = reduceRanges(this.#exchange.partitions, this.#options.workers);
+    const results = new Map<number, ReduceResult>();
+    for (let round = 1; ; round += 1) {
+      const missing = ranges.filter((range) => !results.has(range.first));
+      try {
+        await this.#call<ReduceArgument, ReduceResult>(
+          "reduce",
+          REDUCE,
+          missing.map((range) => ({ plan, ...range })),
+          (argument, result) => {
+            results.set(argument.first, result);
+            this.#note(result, {
+              stage: "reduce",
+              number: argument.first,
+              partitions: argument.count,
+              records: result.summary.records,
+            });
+          },
+        );
+        return ranges.map((range) => results.get(range.first) as ReduceResult);
+      } catch (thrown) {
+        const error = MillraceError.from(thrown);
+        if (error.code !== "MAP_OUTPUT_LOST" || round === ROUNDS_MAX) throw error;
+        this.#retries += error.maps.length;
+        await this.#map(plan, error.maps, round);
+      }
+    }
+  }
+
+  /**
+   * Calls a function for each argument and waits for all. The first failure ends the others and is thrown as the
+   * function threw it. Only where map outputs are lost do the others go on: what they achieve counts, and none of
+   * them may report an output as lost when it has been made again meanwhile.
+   */
+  async #call<A, R>(
+    stage: Stage,
+    reference: FunctionRef<A, R>,
+    callArguments: readonly A[],
+    onResult: (argument: A, result: R) => void = () => undefined,
+  ): Promise<R[]> {
+    const { executor, onProgress, signal } = this.#surroundings;
+    const futures = executor.map(reference, callArguments, {
+      onProgress: ({ fraction }) => onProgress?.({ stage, fraction }),
+    });
+    const cancelAll = (): void => {
+      for (const future of futures) future.cancel();
+    };
+    signal?.addEventListener("abort", cancelAll, { once: true });
+    try {
+      const lost = new Set<number>();
+      const results = await Promise.all(
+        futures.map(async (future, i) => {
+          try {
+            const result = await future.result();
+            onResult(callArguments[i] as A, result);
+            return result;
+          } catch (thrown) {
+            const error = causeOf(thrown);
+            if (error.code !== "MAP_OUTPUT_LOST" || error.maps.length === 0) throw error;
+            for (const map of error.maps) lost.add(map);
+            return null;
+          }
+        }),
+      );
+      if (lost.size === 0) return results as R[];
+      const maps = [...lost].sort((a, b) => a - b);
+      throw new MillraceError("MAP_OUTPUT_LOST", `the outputs of map ${maps.join(", ")} are lost`, { maps });
+    } catch (thrown) {
+      cancelAll();
+      signal?.throwIfAborted();
+      throw thrown;
+    } finally {
+      signal?.removeEventListener("abort", cancelAll);
+      for (const future of futures) this.#noteAttempts(stage, future);
+    }
+  }
+
+  #noteAttempts(stage: Stage, future: CallFuture<unknown>): void {
+    for (const attempt of future.stats.history) {
+      if (attempt.outcome === "done" || attempt.outcome === "cancelled") continue;
+      this.#retries += 1;
+      this.#lostAttempts.push({
+        stage,
+        functionWorker: attempt.workerId,
+        attempt: attempt.attempt,
+        startMs: attempt.sentUnixMs,
+        endMs: attempt.endedUnixMs,
+        outcome: attempt.outcome,
+      });
+    }
+  }
+
+  #note(report: CallReport, what: Omit<TimelineCall, keyof CallReport>): void {
+    const { functionWorker, attempt, startMs, endMs, spans } = report;
+    this.#calls.push({ functionWorker, attempt, startMs, endMs, spans, ...what });
+  }
+
+  #result(
+    startMs: number,
+    endMs: number,
+    maps: readonly MapResult[],
+    reduces: readonly ReduceResult[],
+  ): SortRun {
+    const { input, store, workers } = this.#options;
+    const { partitions } = this.#exchange;
+    const given = totalOf(maps.map((map) => map.summary));
+    const sorted = reduces.reduce<StretchSummary>(
+      (sum, result) => joinSummaries(sum, result.summary),
+      EMPTY_SUMMARY,
+    );
+    const partitionBytes = reduces.flatMap((result) => result.sizesBytes);
+    const bytes = input.records * RECORD_BYTES;
+    const byTransport: SortDocument["exchange"]["byTransport"] = { shm: 0, tcp: 0, grpc: 0 };
+    for (const result of reduces) {
+      const moved = result.sizesBytes.reduce((sum, size) => sum + size, 0);
+      byTransport[result.transport] = (byTransport[result.transport] ?? 0) + moved;
+    }
+    const moved = Object.values(byTransport).reduce((sum, size) => sum + size, 0);
+    const time = secondsByActivity(this.#calls.flatMap((call) => call.spans));
+    const phase = (name: Stage): number => {
+      const found = this.#phases.find((candidate) => candidate.name === name);
+      return found === undefined ? 0 : (found.endMs - found.startMs) / 1000;
+    };
+    return {
+      document: {
+        workload: "sort",
+        records: input.records,
+        bytes,
+        workers,
+        partitions,
+        seconds: (endMs - startMs) / 1000,
+        phases: { sample: phase("sample"), map: phase("map"), reduce: phase("reduce") },
+        time: {
+          input: time.input / workers,
+          compute: time.compute / workers,
+          exchange: time.exchange / workers,
+          output: time.output / workers,
+        },
+        exchange: {
+          bytes: moved,
+          byTransport,
+          // A node has one tier so far. What went through another store lay in no tier of ours.
+          byTier: { dram: store.kind === "millrace" ? moved : 0, nvme: 0 },
+        },
+        partitionSkew: bytes === 0 ? 1 : (Math.max(...partitionBytes) * partitions) / bytes,
+        retries: this.#retries,
+        validated:
+          given.records === input.records &&
+          sorted.records === given.records &&
+          sorted.checksum === given.checksum &&
+          sorted.unordered === 0,
+        checksum: sorted.checksum,
+        store: store.kind,
+      },
+      maps: this.#exchange.maps,
+      startMs,
+      endMs,
+      phases: this.#phases,
+      calls: this.#calls,
+      lostAttempts: this.#lostAttempts,
+      partitionBytes,
+      duplicates: sorted.duplicates,
+    };
+  }
+}
+
+/** What the function threw, without the executor's words around it. */
+function causeOf(thrown: unknown): MillraceError {
+  const error = MillraceError.from(thrown);
+  if (error.code !== "CALL_FAILED" || !(error.cause instanceof Error)) return error;
+  return MillraceError.from(error.cause, "CALL_FAILED");
+}

@@ -1,0 +1,79 @@
+/** How a run is cut: what the driver decides before it calls anybody. Pure. */
+
+import type { ExchangePlan } from "../stores/exchange.js";
+import type { StoreChoice } from "../stores/open.js";
+import type { SortInput, Split } from "./input.js";
+import { RECORD_BYTES } from "./records.js";
+
+/** A map output must fit one segment of the store (64 MiB) beside its headers, so that its bytes are contiguous. */
+export const MAP_BYTES_MAX = 60_000_000;
+/** Below this a call costs more than it brings. */
+export const MAP_BYTES_MIN = 4_000_000;
+/**
+ * Bytes of a partition, unless `--partitions` says otherwise. Measured (docs/benchmarks.md): smaller ones cost
+ * the map kernel write-combining and the reduce more calls, larger ones do not fit the caches while being sorted.
+ */
+export const PARTITION_BYTES = 8_000_000;
+/** As `kPartitionsMax` of native/base/limits.h. */
+export const PARTITIONS_MAX = 65_536;
+export const FUNCTION_WORKERS_MAX = 1024;
+
+/** Keys looked at to choose the splitters: for each partition this many, which keeps the largest near the mean. */
+const SAMPLE_RECORDS_PER_PARTITION = 512;
+const SAMPLE_RECORDS_MIN = 8_192;
+const SAMPLE_RECORDS_MAX = 4_000_000;
+/**
+ * Neighbours looked at together. Those of a file may be alike, so files are sampled in many places; those that are
+ * generated are not, and each stretch costs a kernel call.
+ */
+export const SAMPLE_STRETCH_RECORDS = { files: 64, generated: 4096 } as const;
+
+/** What a sample call needs, as an object of the namespace. */
+export interface SamplePlan {
+  input: SortInput;
+  stretches: [first: number, count: number][];
+  calls: number;
+}
+
+/** What map and reduce calls need, as an object of the namespace: written once, kept by each function worker. */
+export interface SortPlan {
+  store: StoreChoice;
+  exchange: ExchangePlan;
+  splits: Split[];
+  /** Base64 of the R-1 splitters that the kernel chose. */
+  splitters: string;
+  /** Absolute path, or null where sorted records are not written. */
+  outputDirectory: string | null;
+}
+
+export function defaultPartitions(records: number, workers: number): number {
+  const bySize = Math.ceil((records * RECORD_BYTES) / PARTITION_BYTES);
+  // Every function worker gets something to do, as far as there are records.
+  return Math.max(1, Math.min(PARTITIONS_MAX, records, Math.max(bySize, workers)));
+}
+
+export function sampleRecords(partitions: number): number {
+  if (partitions === 1) return 0;
+  return Math.min(
+    SAMPLE_RECORDS_MAX,
+    Math.max(SAMPLE_RECORDS_MIN, partitions * SAMPLE_RECORDS_PER_PARTITION),
+  );
+}
+
+/** Partitions of one reduce call at most: its results must stay small, and a lost call is done again whole. */
+const PARTITIONS_PER_CALL_MAX = 32;
+
+/**
+ * Neighbouring partitions for each reduce call: many first, fewer and fewer towards the end, so that the function
+ * workers end their last calls close together.
+ */
+export function reduceRanges(partitions: number, workers: number): { first: number; count: number }[] {
+  const ranges: { first: number; count: number }[] = [];
+  for (let first = 0; first < partitions; ) {
+    const left = partitions - first;
+    const count = Math.min(left, PARTITIONS_PER_CALL_MAX, Math.max(1, Math.floor(left / (2 * workers))));
+    ranges.push({ first, count });
+    first += count;
+  }
+  return ranges;
+}

@@ -1,0 +1,56 @@
+/**
+ * The exchange between the two stages of a workload: M map outputs, each cut into R partitions. Millrace is one
+ * way to do it; the others exist so that anyone can measure the difference with everything else the same.
+ *
+ * A function worker opens the exchange once a run and keeps it. Map calls `openOutput`, fill the buffer with
+ * their partitions one after another, and `commit`. Reduce calls `readPartition` when all maps have committed.
+ */
+
+import type { MillraceError } from "../../client/errors.js";
+
+/** What a map call writes into. `commit` or `abort` ends it. */
+export interface MapOutput {
+  /** Room for the whole output. Over shared memory it is the store itself; elsewhere memory of the process. */
+  readonly buffer: Uint8Array;
+  /**
+   * Makes the output visible, whole. `offsets` has R+1 entries, ascending, from 0 to the size of the buffer;
+   * `checksums` the CRC32C of each partition. Committing a map again is harmless: the outputs are the same.
+   */
+  commit(offsets: Float64Array, checksums: Uint32Array): Promise<void>;
+  abort(): Promise<void>;
+}
+
+/** One partition as the maps left it. */
+export interface PartitionExtents {
+  /** The maps that have any records of it, ascending. */
+  readonly maps: number[];
+  /** The stretch from each of these maps. Valid until `close`. */
+  readonly extents: Uint8Array[];
+  /** CRC32C of each extent. */
+  readonly checksums: Uint32Array;
+  readonly sizeBytes: number;
+}
+
+export interface Exchange {
+  /** How the bytes travel: 'shm', 'tcp' or 'grpc' for Millrace, else the name of the store. */
+  readonly transport: string;
+  openOutput(map: number, attempt: number, sizeBytes: number): Promise<MapOutput>;
+  readPartition(partition: number): Promise<PartitionExtents>;
+  /** What these maps left does not match its checksums. Gives the error to fail with: MAP_OUTPUT_LOST, naming them. */
+  reportLost(maps: readonly number[]): Promise<MillraceError>;
+  close(): Promise<void>;
+}
+
+/** What all function workers of a run must agree on. */
+export interface ExchangePlan {
+  /** Unique to the run; 1 to 63 of a-z 0-9 - . */
+  run: string;
+  maps: number;
+  partitions: number;
+}
+
+/** The driver's side: before the first map and after the last reduce. */
+export interface ExchangeSetup {
+  /** Leaves nothing of the run in the store. Called once, also after failures. */
+  remove(): Promise<void>;
+}

@@ -1,0 +1,191 @@
+/**
+ * The exchange through S3: one object a map output, read by ranges, and one for its index. Credentials, region and
+ * AWS_ENDPOINT_URL come from the environment, as for every AWS tool.
+ */
+import {
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
+import { MillraceError } from "../../client/errors.js";
+import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
+import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, ReusedBuffer } from "./map_index.js";
+import { parseS3Url, type S3Place } from "./s3_url.js";
+
+function createClient(): S3Client {
+  // A remark of the SDK's on Node 20, which is the floor here, that would end up between the lines of ours.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= "true";
+  const custom = process.env.AWS_ENDPOINT_URL_S3 ?? process.env.AWS_ENDPOINT_URL;
+  return new S3Client({
+    region: process.env.AWS_REGION ?? process.env.AWS_DEFAULT_REGION ?? "us-east-1",
+    // Servers other than Amazon's are rarely reachable under a host name per bucket.
+    forcePathStyle: custom !== undefined,
+    // The partitions carry their own checksums, from the kernel of the map to that of the reduce.
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+  });
+}
+
+function runPrefix(place: S3Place, run: string): string {
+  return `${place.prefix}millrace-${run}/`;
+}
+
+/** Checks that the bucket is there. */
+export async function setUpS3Exchange(url: string, run: string): Promise<ExchangeSetup> {
+  const place = parseS3Url(url);
+  const client = createClient();
+  try {
+    await client.send(new HeadBucketCommand({ Bucket: place.bucket }));
+  } catch (error) {
+    client.destroy();
+    throw storeError(url, error);
+  }
+  return {
+    async remove() {
+      try {
+        for (;;) {
+          // Always the first page: what it lists is gone by the next turn.
+          const page = await client.send(
+            new ListObjectsV2Command({ Bucket: place.bucket, Prefix: runPrefix(place, run) }),
+          );
+          const keys = (page.Contents ?? []).flatMap((object) =>
+            object.Key === undefined ? [] : [{ Key: object.Key }],
+          );
+          if (keys.length === 0) return;
+          await client.send(
+            new DeleteObjectsCommand({ Bucket: place.bucket, Delete: { Objects: keys, Quiet: true } }),
+          );
+          if (page.IsTruncated !== true) return;
+        }
+      } catch (error) {
+        throw storeError(url, error);
+      } finally {
+        client.destroy();
+      }
+    },
+  };
+}
+
+export class S3Exchange implements Exchange {
+  readonly transport = "s3";
+  readonly #url: string;
+  readonly #client = createClient();
+  readonly #bucket: string;
+  readonly #prefix: string;
+  readonly #indexes: MapIndexes;
+  readonly #output = new ReusedBuffer();
+
+  constructor(url: string, plan: ExchangePlan) {
+    const place = parseS3Url(url);
+    this.#url = url;
+    this.#bucket = place.bucket;
+    this.#prefix = runPrefix(place, plan.run);
+    this.#indexes = new MapIndexes(plan.maps, async (map) =>
+      decodeMapIndex(Buffer.from(await this.#get(this.#key(map, "index"))), plan.partitions),
+    );
+  }
+
+  #key(map: number, what: "data" | "index"): string {
+    return `${this.#prefix}map-${String(map).padStart(6, "0")}.${what}`;
+  }
+
+  async openOutput(map: number, _attempt: number, sizeBytes: number): Promise<MapOutput> {
+    const buffer = this.#output.take(sizeBytes);
+    return {
+      buffer,
+      commit: async (offsets, checksums) => {
+        try {
+          // The data first: an index is there only when what it describes is.
+          await this.#put(this.#key(map, "data"), buffer);
+          await this.#put(this.#key(map, "index"), encodeMapIndex({ offsets, checksums }));
+        } catch (error) {
+          throw storeError(this.#url, error);
+        }
+      },
+      abort: async () => undefined,
+    };
+  }
+
+  async #put(key: string, bytes: Uint8Array): Promise<void> {
+    await this.#client.send(
+      new PutObjectCommand({ Bucket: this.#bucket, Key: key, Body: bytes, ContentLength: bytes.length }),
+    );
+  }
+
+  async #get(key: string, range?: string): Promise<Uint8Array> {
+    const reply = await this.#client.send(
+      new GetObjectCommand({
+        Bucket: this.#bucket,
+        Key: key,
+        ...(range === undefined ? {} : { Range: range }),
+      }),
+    );
+    if (reply.Body === undefined) throw new MillraceError("CORRUPT", `S3 sent ${key} without a body`);
+    return reply.Body.transformToByteArray();
+  }
+
+  async readPartition(partition: number): Promise<PartitionExtents> {
+    try {
+      const indexes = await this.#indexes.all();
+      const wanted = indexes
+        .map((index, map) => ({
+          map,
+          from: index.offsets[partition] as number,
+          to: index.offsets[partition + 1] as number,
+          checksum: index.checksums[partition] as number,
+        }))
+        .filter((extent) => extent.to > extent.from);
+      const extents = await Promise.all(
+        wanted.map(async ({ map, from, to }) => {
+          const bytes = await this.#get(this.#key(map, "data"), `bytes=${from}-${to - 1}`);
+          if (bytes.length !== to - from) {
+            throw new MillraceError(
+              "CORRUPT",
+              `S3 sent ${bytes.length} bytes of map output ${map} for ${to - from}`,
+            );
+          }
+          return bytes;
+        }),
+      );
+      return {
+        maps: wanted.map((extent) => extent.map),
+        extents,
+        checksums: Uint32Array.from(wanted, (extent) => extent.checksum),
+        sizeBytes: wanted.reduce((sum, extent) => sum + extent.to - extent.from, 0),
+      };
+    } catch (error) {
+      throw storeError(this.#url, error);
+    }
+  }
+
+  async reportLost(maps: readonly number[]): Promise<MillraceError> {
+    return mapOutputsLost(this.transport, maps);
+  }
+
+  async close(): Promise<void> {
+    this.#client.destroy();
+  }
+}
+
+function storeError(url: string, error: unknown): MillraceError {
+  if (error instanceof MillraceError) return error;
+  const name = (error as Error).name;
+  if (name === "NotFound" || name === "NoSuchBucket") {
+    return new MillraceError("NOT_FOUND", `the bucket of ${url} does not exist`, { cause: error });
+  }
+  if (name === "CredentialsProviderError") {
+    return new MillraceError(
+      "UNAUTHENTICATED",
+      `no credentials for ${url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY`,
+      { cause: error },
+    );
+  }
+  const message = (error as Error).message || name;
+  return new MillraceError("UNAVAILABLE", `the exchange through ${url} failed: ${message}`, {
+    retryable: false,
+    cause: error,
+  });
+}
