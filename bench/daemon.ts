@@ -1,0 +1,64 @@
+/** The daemon that is measured: `millrace serve` in a process of its own. */
+import { join } from "node:path";
+import { MillraceError } from "../client/index.js";
+import { defaultDramBytes, type HugePages } from "../server/cli/serve_config.js";
+import { type Launched, launch, moduleCommand } from "./processes.js";
+
+export interface Daemon {
+  readonly pid: number;
+  readonly endpoint: string;
+  readonly socketPath: string;
+  readonly dataAddress: string;
+  stop(): Promise<void>;
+}
+
+const READY = /^millrace ready socket=(\S*) grpc=(\S*) data=(\S*)/m;
+const START_TIMEOUT_MS = 30_000;
+const DRAM_BYTES_MAX = 8 * 1024 ** 3;
+
+export async function startDaemon(
+  folder: string,
+  options: { hugePages: HugePages; signal: AbortSignal },
+): Promise<Daemon> {
+  const launched = await launch([
+    ...moduleCommand(import.meta.url, "../server/cli/main"),
+    "serve",
+    ...["--socket", join(folder, "millrace.sock"), "--grpc", "127.0.0.1:0", "--data", "127.0.0.1:0"],
+    ...["--dram", String(Math.min(defaultDramBytes(), DRAM_BYTES_MAX)), "--huge-pages", options.hugePages],
+    ...["--log-level", "warn"],
+  ]);
+  try {
+    const [, socketPath, endpoint, dataAddress] = (await untilReady(launched, options.signal)) as unknown as [
+      string,
+      string,
+      string,
+      string,
+    ];
+    return { pid: launched.pid, endpoint, socketPath, dataAddress, stop: () => launched.stop() };
+  } catch (thrown) {
+    await launched.stop("SIGKILL");
+    throw thrown;
+  }
+}
+
+async function untilReady(launched: Launched, signal: AbortSignal): Promise<RegExpExecArray> {
+  let timer: NodeJS.Timeout | undefined;
+  let abort = () => {};
+  try {
+    return await new Promise<RegExpExecArray>((resolve, reject) => {
+      const look = () => {
+        const match = READY.exec(launched.output());
+        if (match !== null) resolve(match);
+      };
+      launched.child.stdout?.on("data", look);
+      const fail = (what: string) => reject(new MillraceError("UNAVAILABLE", `${what}: ${launched.errors().trim()}`));
+      void launched.exited.then(() => fail("the daemon ended before it was ready"));
+      timer = setTimeout(() => fail(`the daemon was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS);
+      abort = () => reject(signal.reason as Error);
+      signal.addEventListener("abort", abort, { once: true });
+    });
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", abort);
+  }
+}
