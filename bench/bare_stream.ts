@@ -46,8 +46,11 @@ export async function serveBareStreams(): Promise<string> {
 
 export async function sendBareStream(address: string, data: Uint8Array, chunkBytes: number): Promise<void> {
   const answer = await new Promise<Buffer>((resolve, reject) => {
-    const call = clientOf(address).makeClientStreamRequest(SERVICE.send.path, identity, identity, (error, bytes) =>
-      error === null ? resolve(bytes as Buffer) : reject(error),
+    const call = clientOf(address).makeClientStreamRequest(
+      SERVICE.send.path,
+      identity,
+      identity,
+      (error, bytes) => (error === null ? resolve(bytes as Buffer) : reject(error)),
     );
     const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
     void writeChunks(call, bytes, bytes.length, chunkBytes).then(() => call.end());
@@ -55,7 +58,11 @@ export async function sendBareStream(address: string, data: Uint8Array, chunkByt
   if (Number(answer.toString()) !== data.length) throw new Error(`the bare server took ${answer} bytes`);
 }
 
-export async function receiveBareStream(address: string, totalBytes: number, chunkBytes: number): Promise<void> {
+export async function receiveBareStream(
+  address: string,
+  totalBytes: number,
+  chunkBytes: number,
+): Promise<void> {
   const call = clientOf(address).makeServerStreamRequest(
     SERVICE.receive.path,
     identity,
@@ -75,7 +82,12 @@ interface Outgoing {
 }
 
 /** `total` bytes of `data`, over and over, in chunks, with back-pressure. */
-async function writeChunks(call: Outgoing, data: Buffer, total: number, chunkBytes = data.length): Promise<void> {
+async function writeChunks(
+  call: Outgoing,
+  data: Buffer,
+  total: number,
+  chunkBytes = data.length,
+): Promise<void> {
   for (let sent = 0; sent < total; ) {
     const offset = sent % data.length;
     const bytes = Math.min(chunkBytes, total - sent, data.length - offset);

@@ -66,7 +66,9 @@ function reply<T>(launched: Launched, signal: AbortSignal): Promise<T> {
     };
     const onMessage = (message: unknown) => {
       const { result, error } = message as TaskReply;
-      settle(() => (error === null ? resolve(result as T) : reject(new MillraceError(error.code as never, error.message))));
+      settle(() =>
+        error === null ? resolve(result as T) : reject(new MillraceError(error.code as never, error.message)),
+      );
     };
     const onAbort = () => settle(() => reject(signal.reason as Error));
     child.on("message", onMessage);

@@ -3,7 +3,7 @@
  * says how far it came; the driver sees from outside what daemon and client used meanwhile.
  */
 import type { Client, Namespace } from "../client/index.js";
-import { sendBareStream, receiveBareStream } from "./bare_stream.js";
+import { receiveBareStream, sendBareStream } from "./bare_stream.js";
 import { median, quantile } from "./measure.js";
 
 export interface TaskContext {
@@ -20,14 +20,18 @@ export interface Progress {
   pageFaults: number;
 }
 
-interface Load {
+interface Contents {
   /** Keys are object-0 and so on. */
   keys: number;
+  sizeBytes: number;
+}
+
+interface Timed {
   sizeBytes: number;
   seconds: number;
 }
 
-type Timed = Pick<Load, "sizeBytes" | "seconds">;
+type Load = Contents & Timed;
 
 /** Between two looks at the clock. */
 const OPERATIONS_A_LOOK = 64;
@@ -36,12 +40,15 @@ const FILL_FLUSH_BYTES = 16 << 20;
 const FILL_FLUSH_OBJECTS = 10_000;
 
 export const tasks = {
-  /** Puts objects 0 to keys - 1, at most for so many seconds. How many it were. */
-  async fill({ namespace }: TaskContext, load: Load): Promise<number> {
+  /** Puts objects 0 to keys - 1; fewer where `seconds` are given and are over. How many it were. */
+  async fill({ namespace }: TaskContext, load: Contents & { seconds?: number }): Promise<number> {
     const data = pattern(load.sizeBytes);
-    const until = performance.now() + load.seconds * 1000;
+    const until = performance.now() + (load.seconds ?? Number.POSITIVE_INFINITY) * 1000;
     const batch = namespace.batch();
-    const flushEvery = Math.max(1, Math.min(FILL_FLUSH_OBJECTS, Math.floor(FILL_FLUSH_BYTES / (load.sizeBytes + 1))));
+    const flushEvery = Math.max(
+      1,
+      Math.min(FILL_FLUSH_OBJECTS, Math.floor(FILL_FLUSH_BYTES / (load.sizeBytes + 1))),
+    );
     let done = 0;
     while (done < load.keys && performance.now() < until) {
       const end = Math.min(load.keys, done + flushEvery);
@@ -116,7 +123,8 @@ export const tasks = {
     const keys = shuffledKeys(load.keys);
     return inFlight(load, load.inFlight, async (i) => {
       const bytes = await namespace.get(keys[i % keys.length] as string);
-      if (bytes.length !== load.sizeBytes) throw new Error(`got ${bytes.length} bytes, not ${load.sizeBytes}`);
+      if (bytes.length !== load.sizeBytes)
+        throw new Error(`got ${bytes.length} bytes, not ${load.sizeBytes}`);
     });
   },
 
@@ -164,19 +172,23 @@ export const tasks = {
 
   /** The time from asking for a large object to a view whose first byte was read; median, and the first of all. */
   async viewLarge({ namespace }: TaskContext, load: Load) {
-    const times: number[] = [];
+    const keys = keyList(load.keys);
+    const times = new Float64Array(SAMPLES_MAX).fill(1);
     let sum = 0;
     const progress = await repeat(load, async (until) => {
+      let count = 0;
       do {
-        const key = keyOf(times.length % load.keys);
+        const key = keys[count % keys.length] as string;
         const start = performance.now();
         const bytes = namespace.view(key) as Uint8Array;
         sum += bytes[0] as number;
-        times.push(performance.now() - start);
-      } while (performance.now() < until && times.length < SAMPLES_MAX);
-      return times.length;
+        times[count++] = performance.now() - start;
+      } while (performance.now() < until && count < SAMPLES_MAX);
+      return count;
     });
-    return { ...progress, medianUs: median(times) * 1000, firstUs: (times[0] ?? 0) * 1000, sum };
+    const firstUs = (times[0] ?? 0) * 1000;
+    const sorted = times.slice(0, progress.operations).sort();
+    return { ...progress, medianUs: quantile(sorted, 0.5) * 1000, firstUs, sum };
   },
 
   /** Copies between two buffers that are faulted in. */
@@ -205,6 +217,11 @@ export const tasks = {
     return inFlight(load, 1, () => receiveBareStream(load.address, load.sizeBytes, load.chunkBytes));
   },
 
+  /** The first page of a listing, which has the daemon put all keys in order. Its length. */
+  async list({ namespace }: TaskContext, _parameters: null): Promise<number> {
+    return (await namespace.listPage()).objects.length;
+  },
+
   /** Deletes a namespace; how long that took. */
   async drop({ client }: TaskContext, { namespace }: { namespace: string }): Promise<number> {
     const start = performance.now();
@@ -213,7 +230,7 @@ export const tasks = {
   },
 
   /** As `fill`, in a namespace of its own that stays when this returns. */
-  async fillNamespace({ client }: TaskContext, load: Load & { namespace: string }): Promise<number> {
+  async fillNamespace({ client }: TaskContext, load: Contents & { namespace: string }): Promise<number> {
     const namespace = await client.createNamespace(load.namespace, {
       leaseMs: KEPT_LEASE_MS,
       expectedBytes: load.keys * load.sizeBytes,

@@ -51,9 +51,13 @@ async function untilReady(launched: Launched, signal: AbortSignal): Promise<RegE
         if (match !== null) resolve(match);
       };
       launched.child.stdout?.on("data", look);
-      const fail = (what: string) => reject(new MillraceError("UNAVAILABLE", `${what}: ${launched.errors().trim()}`));
+      const fail = (what: string) =>
+        reject(new MillraceError("UNAVAILABLE", `${what}: ${launched.errors().trim()}`));
       void launched.exited.then(() => fail("the daemon ended before it was ready"));
-      timer = setTimeout(() => fail(`the daemon was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS);
+      timer = setTimeout(
+        () => fail(`the daemon was not ready within ${START_TIMEOUT_MS} ms`),
+        START_TIMEOUT_MS,
+      );
       abort = () => reject(signal.reason as Error);
       signal.addEventListener("abort", abort, { once: true });
     });

@@ -3,33 +3,40 @@
  * the count of system calls shows (`--syscalls`).
  */
 import type { ClientProcess } from "./client_process.js";
-import { type BenchFigure, type BenchOptions, comparedFigure, plainFigure } from "./figure.js";
+import { cppClient } from "./cpp_client.js";
+import { type BenchFigure, type BenchOptions, comparedFigure } from "./figure.js";
 import { median, medianOf, rounded, takeTurns } from "./measure.js";
-import { cppClient, cppClientUsable } from "./cpp_client.js";
 import { countSystemCalls } from "./system_calls.js";
-import { Workbench } from "./workbench.js";
+import { type Workbench, withWorkbench } from "./workbench.js";
 
 const KEYS = 10_000;
 const SMALL_BYTES = 1024;
 const LARGE_BYTES = 64 << 20;
 const LARGE_KEYS = 2;
 
-export async function run(options: BenchOptions): Promise<BenchFigure[]> {
-  await using workbench = new Workbench(options);
+export function run(options: BenchOptions): Promise<BenchFigure[]> {
+  return withWorkbench(options, measure);
+}
+
+async function measure(workbench: Workbench): Promise<BenchFigure[]> {
+  const { options } = workbench;
   const daemon = await workbench.daemon();
   const redis = await workbench.redis();
   const keys = Math.max(100, Math.round(KEYS * options.scale));
   const small = await workbench.client(daemon, "shm", { expectedBytes: keys * SMALL_BYTES });
-  await small.run("fill", { keys, sizeBytes: SMALL_BYTES, seconds: options.seconds });
+  await small.run("fill", { keys, sizeBytes: SMALL_BYTES });
   await redis?.fill({ door: "unix", sizeBytes: SMALL_BYTES, keys });
   const load = { keys, sizeBytes: SMALL_BYTES };
-  const cpp = cppClientUsable(options);
+  const cpp = cppClient(daemon, options);
 
   const turns = await takeTurns(options, 0.7, {
     view: (seconds) => small.run("viewOneByOne", { ...load, seconds }),
     loop: (seconds) => small.run("viewInLoop", { ...load, seconds }),
     get: (seconds) => small.run("getInTurn", { ...load, seconds }),
-    cpp: cpp === null ? null : (seconds: number) => cppClient(cpp, daemon, "get-local", { ...load, seconds }, options),
+    cpp:
+      cpp === null
+        ? null
+        : (seconds: number) => cpp({ mode: "get", door: "shm", ...load, inFlight: 1 }, seconds),
     redis:
       redis === null
         ? null
@@ -61,8 +68,8 @@ export async function run(options: BenchOptions): Promise<BenchFigure[]> {
         ...(calls === null
           ? {}
           : {
-              clientSystemCallsPerOperation: rounded((calls.calls["client"] ?? 0) / calls.result.operations, 3),
-              daemonSystemCalls: calls.calls["daemon"],
+              clientSystemCallsPerOperation: rounded((calls.calls.client ?? 0) / calls.result.operations, 3),
+              daemonSystemCalls: calls.calls.daemon,
             }),
       },
     ),
@@ -71,11 +78,14 @@ export async function run(options: BenchOptions): Promise<BenchFigure[]> {
     figures.push(
       comparedFigure(
         "1 KiB, C++, one at a time, p50",
-        rounded(median(turns.cpp.map((sample) => sample.p50Us))),
+        rounded(median(turns.cpp.map((sample) => sample.p50Us ?? Number.NaN))),
         "us",
         rival,
         "<= 0.5 us (stretch 0.2 us)",
-        turns.cpp.at(-1)?.details ?? {},
+        {
+          latency_us_p99: rounded(median(turns.cpp.map((sample) => sample.p99Us ?? Number.NaN))),
+          amortised_us: rounded(median(turns.cpp.map((sample) => 1e6 / sample.operationsPerSecond))),
+        },
       ),
     );
   }
@@ -87,7 +97,7 @@ export async function run(options: BenchOptions): Promise<BenchFigure[]> {
 
 async function viewOfLarge(client: ClientProcess, options: BenchOptions): Promise<BenchFigure> {
   const load = { keys: LARGE_KEYS, sizeBytes: LARGE_BYTES };
-  await client.run("fill", { ...load, seconds: options.seconds });
+  await client.run("fill", load);
   const first = await client.run("viewLarge", { ...load, seconds: 0 });
   const turns = await takeTurns(options, 0.3, {
     view: (seconds) => client.run("viewLarge", { ...load, seconds }),
@@ -109,7 +119,10 @@ async function viewOfLarge(client: ClientProcess, options: BenchOptions): Promis
   );
 }
 
-function perOperation<T extends { operations: number }>(samples: readonly T[], value: (sample: T) => number): number {
+function perOperation<T extends { operations: number }>(
+  samples: readonly T[],
+  value: (sample: T) => number,
+): number {
   const operations = samples.reduce((sum, sample) => sum + sample.operations, 0);
   return rounded(samples.reduce((sum, sample) => sum + value(sample), 0) / operations, 3);
 }

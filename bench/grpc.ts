@@ -4,14 +4,18 @@ import { CHUNK_BYTES_MAX } from "../proto/load.js";
 import { type BenchFigure, type BenchOptions, comparedFigure } from "./figure.js";
 import { median, rounded, takeTurns, usedWhile } from "./measure.js";
 import { launch, moduleCommand } from "./processes.js";
-import { Workbench } from "./workbench.js";
+import { type Workbench, withWorkbench } from "./workbench.js";
 
 const OBJECT_BYTES = 64 << 20;
 const KEYS = 2;
 const READY_TIMEOUT_MS = 15_000;
 
-export async function run(options: BenchOptions): Promise<BenchFigure[]> {
-  await using workbench = new Workbench(options);
+export function run(options: BenchOptions): Promise<BenchFigure[]> {
+  return withWorkbench(options, measure);
+}
+
+async function measure(workbench: Workbench): Promise<BenchFigure[]> {
+  const { options } = workbench;
   const daemon = await workbench.daemon();
   const address = await startBareServer(workbench);
   const chunks = Math.max(4, Math.round((OBJECT_BYTES / CHUNK_BYTES_MAX) * Math.min(1, options.scale)));
@@ -19,7 +23,7 @@ export async function run(options: BenchOptions): Promise<BenchFigure[]> {
   const client = await workbench.client(daemon, "grpc", { expectedBytes: 4 * sizeBytes });
   const load = { keys: KEYS, sizeBytes, inFlight: 1 };
   const bare = { address, sizeBytes, chunkBytes: CHUNK_BYTES_MAX };
-  await client.run("fill", { ...load, seconds: options.seconds });
+  await client.run("fill", load);
   const turns = await takeTurns(options, 1, {
     put: (seconds) => usedWhile(daemon.pid, () => client.run("put", { ...load, seconds })),
     barePut: (seconds) => client.run("sendBare", { ...bare, seconds }),

@@ -92,6 +92,17 @@ function runSeconds(pid: number): number | null {
   return nanoseconds > 0 ? nanoseconds / 1e9 : null;
 }
 
+/** Whether the ids of the process's threads leave no gap in which a search by counting up would end. */
+export function threadsAreNear(pid: number): boolean {
+  const ids = readdirSync(`/proc/${pid}/task`)
+    .map(Number)
+    .sort((a, b) => a - b);
+  return ids.every((id, index) => id - (ids[index - 1] ?? pid) < THREAD_GAP_MAX);
+}
+
+/** As native/bench/client_bench.cc searches. */
+const THREAD_GAP_MAX = 64;
+
 /** What a process used while `work` ran. */
 export async function usedWhile<T>(
   pid: number,

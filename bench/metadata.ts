@@ -1,28 +1,26 @@
 /** Empty objects over TCP: what the daemon does for an object when there are no bytes to move. */
-import { cppClient, cppClientUsable } from "./cpp_client.js";
+import { cppClient } from "./cpp_client.js";
 import { type BenchFigure, type BenchOptions, plainFigure } from "./figure.js";
 import { median, rounded, takeTurns, usedWhile } from "./measure.js";
-import { Workbench } from "./workbench.js";
+import { type Workbench, withWorkbench } from "./workbench.js";
 
 const IN_FLIGHT = 64;
 const KEYS = 100_000;
 const TARGET = ">= 200,000 ops/s (stretch 1,000,000)";
 
-export async function run(options: BenchOptions): Promise<BenchFigure[]> {
-  await using workbench = new Workbench(options);
+export function run(options: BenchOptions): Promise<BenchFigure[]> {
+  return withWorkbench(options, measure);
+}
+
+async function measure(workbench: Workbench): Promise<BenchFigure[]> {
+  const { options } = workbench;
   const daemon = await workbench.daemon();
   const client = await workbench.client(daemon, "tcp", { expectedBytes: 0 });
-  const cpp = cppClientUsable(options);
+  const cpp = cppClient(daemon, options);
   const load = { keys: Math.max(1000, Math.round(KEYS * options.scale)), sizeBytes: 0, inFlight: IN_FLIGHT };
   const turns = await takeTurns(options, 1, {
     javascript: (seconds) => usedWhile(daemon.pid, () => client.run("metadata", { ...load, seconds })),
-    cpp:
-      cpp === null
-        ? null
-        : (seconds: number) =>
-            usedWhile(daemon.pid, () =>
-              cppClient(cpp, daemon, "metadata", { ...load, pipeline: IN_FLIGHT, seconds }, options),
-            ),
+    cpp: cpp === null ? null : (seconds: number) => cpp({ mode: "meta", door: "tcp", ...load }, seconds),
   });
   const how = {
     inFlight: IN_FLIGHT,
@@ -48,11 +46,13 @@ export async function run(options: BenchOptions): Promise<BenchFigure[]> {
     figures.unshift(
       plainFigure(
         "per daemon core, C++ client",
-        rounded(median(turns.cpp.map(({ result, used }) => result.operations / used.cpuSeconds))),
+        rounded(
+          median(turns.cpp.map((sample) => sample.operations / (sample.daemonCpuSeconds ?? Number.NaN))),
+        ),
         "ops/s",
         TARGET,
         {
-          wallOperationsPerSecond: rounded(median(turns.cpp.map(({ result }) => result.operationsPerSecond))),
+          wallOperationsPerSecond: rounded(median(turns.cpp.map((sample) => sample.operationsPerSecond))),
           ...how,
         },
       ),

@@ -1,5 +1,5 @@
 /** The rival Redis: a server of its own, without persistence, driven by redis-benchmark. */
-import { createServer, connect, type AddressInfo } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MillraceError } from "../client/index.js";
@@ -42,7 +42,9 @@ export async function startRedis(
   const server = findProgram("redis-server");
   const benchmark = findProgram("redis-benchmark");
   if (server === null || benchmark === null) {
-    note(`${server === null ? "redis-server" : "redis-benchmark"} is not installed: no comparison with Redis`);
+    note(
+      `${server === null ? "redis-server" : "redis-benchmark"} is not installed: no comparison with Redis`,
+    );
     return null;
   }
   const socketPath = join(folder, "redis.sock");
@@ -57,7 +59,10 @@ export async function startRedis(
     if (signal.aborted || launched.child.exitCode !== null || performance.now() > until) {
       await launched.stop("SIGKILL");
       signal.throwIfAborted();
-      throw new MillraceError("UNAVAILABLE", `redis-server did not start: ${launched.output()}${launched.errors()}`);
+      throw new MillraceError(
+        "UNAVAILABLE",
+        `redis-server did not start: ${launched.output()}${launched.errors()}`,
+      );
     }
     await sleep(20);
   }

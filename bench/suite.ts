@@ -86,7 +86,7 @@ export interface Machine {
 }
 
 export function describeMachine(): Machine {
-  const simd = loadAddon()?.doctor()["simd"];
+  const simd = loadAddon()?.doctor().simd;
   return {
     cpus: availableParallelism(),
     memoryBytes: totalmem(),

@@ -29,10 +29,19 @@ export async function countSystemCalls<T>(
       const tracer = await launch([strace, "-f", "-c", "-o", file, "-p", String(pid)]);
       workbench.defer(() => tracer.stop("SIGINT"));
       const until = performance.now() + ATTACH_TIMEOUT_MS;
-      while (!/attached/.test(tracer.errors()) && tracer.child.exitCode === null && performance.now() < until) {
+      while (
+        !/attached/.test(tracer.errors()) &&
+        tracer.child.exitCode === null &&
+        performance.now() < until
+      ) {
         await sleep(20);
       }
-      return { name, file, tracer, attached: /\battached/.test(tracer.errors()) && tracer.child.exitCode === null };
+      return {
+        name,
+        file,
+        tracer,
+        attached: /\battached/.test(tracer.errors()) && tracer.child.exitCode === null,
+      };
     }),
   );
   const failed = tracers.find(({ attached }) => !attached);

@@ -9,7 +9,20 @@ import { type Daemon, startDaemon } from "./daemon.js";
 import type { BenchOptions } from "./figure.js";
 import { type Redis, startRedis } from "./redis.js";
 
-export class Workbench implements AsyncDisposable {
+/** Runs a benchmark and takes down whatever it has started, also where it fails. */
+export async function withWorkbench<T>(
+  options: BenchOptions,
+  work: (workbench: Workbench) => Promise<T>,
+): Promise<T> {
+  const workbench = new Workbench(options);
+  try {
+    return await work(workbench);
+  } finally {
+    await workbench.close();
+  }
+}
+
+export class Workbench {
   readonly folder: string;
   readonly options: BenchOptions;
   readonly #steps: (() => unknown)[] = [];
@@ -49,7 +62,12 @@ export class Workbench implements AsyncDisposable {
     const create = typeof namespace !== "string";
     const name = create ? freshName() : namespace;
     const client = await startClient(
-      { endpoint: daemon.endpoint, transport, namespace: name, expectedBytes: create ? namespace.expectedBytes : null },
+      {
+        endpoint: daemon.endpoint,
+        transport,
+        namespace: name,
+        expectedBytes: create ? namespace.expectedBytes : null,
+      },
       this.options.signal,
     );
     this.defer(() => client.stop());
@@ -61,7 +79,7 @@ export class Workbench implements AsyncDisposable {
     this.#steps.push(step);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async close(): Promise<void> {
     for (const step of this.#steps.splice(0).reverse()) {
       try {
         await step();

@@ -144,8 +144,9 @@ export class Namespace implements AsyncDisposable {
 
   /**
    * Over shm: the object in place, at once, without a system call; null where there is no such object. The
-   * fastest read there is. UNSUPPORTED over other transports, and for objects that lie in several stretches
-   * (above 256 MiB, or written piece by piece): use `viewExtents`. See above for how long a view lives.
+   * fastest read there is. An object that lies in several stretches (above 256 MiB, or written piece by piece
+   * without its size) is copied together: `viewExtents` spares that. UNSUPPORTED over other transports. See
+   * above for how long a view lives.
    */
   view(key: Key): Uint8Array | null {
     return this.#session.now().view(checkKey(key));

@@ -6,8 +6,8 @@ import { loadContract } from "../proto/load.js";
 import type { NamespaceMessage } from "../proto/messages.js";
 import type { ControlChannel } from "./control.js";
 import { MillraceError } from "./errors.js";
+import { checkNamespaceLives } from "./identity.js";
 import type { Transport } from "./transport.js";
-import { checkNamespaceLives } from "./transports/grpc.js";
 import { openTransport, type TransportKind } from "./transports/select.js";
 
 export interface Usage {

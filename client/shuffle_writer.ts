@@ -81,6 +81,7 @@ export class ShuffleWriter implements AsyncDisposable {
   /**
    * Room for the whole output, contiguous, to be filled before `commit`. Over shm it lies in the store itself,
    * 64-byte aligned. Once only, and not together with `write`. Not to be touched after `commit` or `abort`.
+   * OBJECT_TOO_LARGE above 256 MiB over shm, where no segment has as much contiguous room: use `write`.
    */
   async reserve(totalBytes: number): Promise<Uint8Array> {
     this.#checkOpen();

@@ -73,7 +73,10 @@ function buildNative(folder, settings, environment = {}) {
 function runGoogleTests(name, folder) {
   const report = join(build, `${folder}.json`);
   rmSync(report, { force: true });
-  const ok = run(join(build, folder, "millrace_native_tests"), ["--gtest_brief=1", `--gtest_output=json:${report}`]);
+  const ok = run(join(build, folder, "millrace_native_tests"), [
+    "--gtest_brief=1",
+    `--gtest_output=json:${report}`,
+  ]);
   const result = readJson(report);
   if (result === null) return check(`${name}: crashed before its report`, false);
   const failed = result.failures + result.errors;
@@ -99,7 +102,9 @@ function sanitizers() {
   ];
   if (!check("sanitized build", buildNative("native-asan", settings, clang))) return;
   runGoogleTests("native tests under ASan and UBSan", "native-asan");
-  for (const source of readdirSync(join(root, "native", "test", "fuzz")).filter((file) => file.endsWith("_fuzz.cc"))) {
+  for (const source of readdirSync(join(root, "native", "test", "fuzz")).filter((file) =>
+    file.endsWith("_fuzz.cc"),
+  )) {
     const name = source.replace(/\.cc$/, "");
     const corpus = join(build, "corpus", name);
     mkdirSync(corpus, { recursive: true });

@@ -123,6 +123,11 @@ interface Deferred<T> {
 
 const CLOSED = (): MillraceError => new MillraceError("CLOSED", "the transport is closed");
 
+/** A copy, also of a Buffer, whose own `slice` would share the memory. */
+function copyOf(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes);
+}
+
 function lengthOfKey(key: Key): number {
   return typeof key === "string" ? Buffer.byteLength(key) : key.byteLength;
 }
@@ -377,7 +382,7 @@ class TcpTransport extends NativeTransport implements Transport {
   enqueuePut(key: Key, data: Uint8Array): void {
     if (this.failure !== null) throw this.failure;
     // Small payloads are copied by the call itself.
-    const own = data.byteLength > this.native.copiedPayloadBytesMax ? data.slice() : data;
+    const own = data.byteLength > this.native.copiedPayloadBytesMax ? copyOf(data) : data;
     this.#enqueued++;
     this.put(key, own).then(
       () => this.#dequeued(null),
@@ -629,7 +634,7 @@ class ShmTransport extends NativeTransport implements Transport {
   enqueuePut(key: Key, data: Uint8Array): void {
     try {
       if (data.byteLength > this.native.sharedEntryBytesMax) {
-        this.#enqueueLarge(key, data.slice());
+        this.#enqueueLarge(key, copyOf(data));
       } else if (
         this.#backlog.length > this.#backlogDone ||
         this.native.pushPut(key, data, false, true) < 0
@@ -640,7 +645,7 @@ class ShmTransport extends NativeTransport implements Transport {
             "too many puts wait for room in the store; await flush()",
           );
         }
-        this.#delay({ key: typeof key === "string" ? key : key.slice(), data: data.slice(), deferred: null });
+        this.#delay({ key: typeof key === "string" ? key : copyOf(key), data: copyOf(data), deferred: null });
       }
     } catch (error) {
       throw MillraceError.from(error);

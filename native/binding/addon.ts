@@ -6,8 +6,9 @@
  * Error whose `code` is one of the names in `native/base/status.h`; handles are closed explicitly, finalizers
  * are only the safety net.
  */
-import { createRequire } from "node:module";
+
 import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -129,8 +130,19 @@ export interface NativeEngine {
   /** `sizeBytes` -1: not known yet. */
   begin(namespace: string, key: Key, sizeBytes: number): NativeDraft;
   remove(namespace: string, key: Key, condition: NativeCondition): boolean;
-  copy(namespace: string, from: Key, toNamespace: string, to: Key, condition: NativeCondition): NativeObjectInfo;
-  list(namespace: string, prefix: Key, startAfter: Key, limit: number): { objects: NativeListedObject[]; truncated: boolean };
+  copy(
+    namespace: string,
+    from: Key,
+    toNamespace: string,
+    to: Key,
+    condition: NativeCondition,
+  ): NativeObjectInfo;
+  list(
+    namespace: string,
+    prefix: Key,
+    startAfter: Key,
+    limit: number,
+  ): { objects: NativeListedObject[]; truncated: boolean };
   count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void;
   /** Events arrive in batches on the event loop. Returns an id for `unwatch`. */
   watch(namespace: string, prefix: Key, onEvents: (events: NativeWatchEvent[]) => void): number;
@@ -140,7 +152,13 @@ export interface NativeEngine {
 
 export interface Kernels {
   generateRecords(firstRecord: number, count: number, skewed: boolean, out: Uint8Array): Promise<void>;
-  sampleKeys(recordBytes: number, keyBytes: number, input: Uint8Array, count: number, seed: number): Uint8Array;
+  sampleKeys(
+    recordBytes: number,
+    keyBytes: number,
+    input: Uint8Array,
+    count: number,
+    seed: number,
+  ): Uint8Array;
   chooseSplitters(recordBytes: number, keyBytes: number, samples: Uint8Array, partitions: number): Uint8Array;
   partitionRecords(
     recordBytes: number,
@@ -156,7 +174,12 @@ export interface Kernels {
     checksums: Uint32Array | null,
     out: Uint8Array,
   ): Promise<{ bytes: number }>;
-  mergeRecords(recordBytes: number, keyBytes: number, runs: Uint8Array[], out: Uint8Array): Promise<{ bytes: number }>;
+  mergeRecords(
+    recordBytes: number,
+    keyBytes: number,
+    runs: Uint8Array[],
+    out: Uint8Array,
+  ): Promise<{ bytes: number }>;
   checkRecords(
     recordBytes: number,
     keyBytes: number,
@@ -164,7 +187,12 @@ export interface Kernels {
     options: { ordered: boolean },
   ): Promise<RecordsSummary>;
   crc32c(seed: number, bytes: Uint8Array): number;
-  sortLocal(options: { records: number; threads: number; partitions: number; skewed: boolean }): Promise<SortLocalResult>;
+  sortLocal(options: {
+    records: number;
+    threads: number;
+    partitions: number;
+    skewed: boolean;
+  }): Promise<SortLocalResult>;
 }
 
 export interface RecordsSummary {

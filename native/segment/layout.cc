@@ -42,7 +42,7 @@ void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind,
   header->sequence = 0;
   header->state.store(static_cast<uint32_t>(EntryState::kWriting), std::memory_order_relaxed);
   header->sealed_unix_s = 0;
-  std::memcpy(at + sizeof(EntryHeader), key.data(), key.size());
+  if (!key.empty()) std::memcpy(at + sizeof(EntryHeader), key.data(), key.size());  // parts have none
   const uint32_t crc = crc32c(segment_number(segment), at + kEntryCrcBegin, kEntryCrcEnd - kEntryCrcBegin);
   header->header_crc = crc32c(crc, key.data(), key.size());
 }

@@ -10,6 +10,9 @@ namespace {
 // A rest smaller than this is not worth a grant.
 constexpr uint64_t kRoomWorthOffering = 16 * KiB;
 
+// The daemon's own segment is written to from end to end unless at least this much of it has died.
+constexpr uint64_t kHouseBytesWorthRetiring = 512 * KiB;
+
 uint64_t unix_ms() {
   return static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
@@ -105,7 +108,12 @@ void Namespace::Impl::offer(const std::shared_ptr<Segment>& segment) {
 }
 
 void Namespace::Impl::retire_if_dead(const std::shared_ptr<Segment>& segment) {
-  if (segment->retired || segment->live_bytes != 0 || segment->drafts != 0 || segment->writer != kNobody) return;
+  if (segment->retired || segment->live_bytes != 0 || segment->drafts != 0) return;
+  if (segment == house && segment->write_end >= kHouseBytesWorthRetiring) {
+    segment->writer = kNobody;
+    house.reset();
+  }
+  if (segment->writer != kNobody) return;
   settle_order();  // it may still name entries of this segment
   segment->retired = true;
   std::erase(open, segment);

@@ -39,7 +39,9 @@ export function register(program: Command): void {
     .argument("[name]")
     .option("--json", "print one JSON document")
     .addOption(
-      new Option("--seconds <seconds>", "time for measuring in all").argParser(parseNumber(0.01, 3600)).default(SECONDS_DEFAULT),
+      new Option("--seconds <seconds>", "time for measuring in all")
+        .argParser(parseNumber(0.01, 3600))
+        .default(SECONDS_DEFAULT),
     )
     .addOption(
       new Option("--rounds <count>", "how often the contenders take turns; medians are compared")
@@ -81,7 +83,9 @@ async function bench(name: string, flags: Flags): Promise<void> {
     const late = new AbortController();
     const limitMs = 2 * seconds * 1000 + SET_UP_MS;
     const timer = setTimeout(() => {
-      late.abort(new MillraceError("DEADLINE_EXCEEDED", `the benchmark did not end within ${limitMs / 1000} s`));
+      late.abort(
+        new MillraceError("DEADLINE_EXCEEDED", `the benchmark did not end within ${limitMs / 1000} s`),
+      );
     }, limitMs);
     return benchmark
       .run({
@@ -116,17 +120,15 @@ function print({ bench: name, machine, figures, notes }: BenchDocument): void {
       figure.name,
       formatQuantity(figure.figure, figure.unit),
       figure.rival === null ? "-" : formatQuantity(figure.rival, figure.unit),
-      figure.ratio === null ? "-" : `${formatNumber(figure.ratio)}x`,
+      figure.ratio === null ? "-" : formatRatio(figure.ratio),
       figure.met === null ? "-" : figure.met ? "yes" : "NO",
       figure.target ?? "-",
     ]),
   ]);
   const rivals = [...new Set(figures.map((figure) => figure.rivalName).filter((rival) => rival !== null))];
   if (rivals.length > 0) process.stdout.write(`\nrivals: ${rivals.join("; ")}\n`);
-  for (const figure of figures) {
-    const details = formatDetails(figure.details);
-    if (details !== "") process.stdout.write(`\n${figure.name}\n  ${details}\n`);
-  }
+  process.stdout.write("\n");
+  printTable(figures.map((figure) => [figure.name, formatDetails(figure.details)]));
   for (const sentence of notes) process.stdout.write(`\n* ${sentence}\n`);
 }
 
@@ -142,6 +144,10 @@ function formatDetails(details: object): string {
     .join(", ");
 }
 
+function formatRatio(ratio: number): string {
+  return ratio >= 0.01 ? `${formatNumber(ratio)}x` : `1/${formatNumber(1 / ratio)}`;
+}
+
 const PREFIXES = ["", "k ", "M ", "G "];
 
 /** Rates with a prefix of thousands, everything else as it is. */
@@ -154,14 +160,20 @@ function formatQuantity(value: number, unit: string): string {
     step += 1;
   }
   const shown = formatNumber(scaled);
-  return unit === "B/s" ? `${shown} ${(PREFIXES[step] as string).trim()}B/s` : `${shown} ${PREFIXES[step]}${unit}`;
+  return unit === "B/s"
+    ? `${shown} ${(PREFIXES[step] as string).trim()}B/s`
+    : `${shown} ${PREFIXES[step]}${unit}`;
 }
 
 /** Four digits, without an exponent. */
 function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return "-";
   if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
-  return value === 0 ? "0" : Number(value.toPrecision(4)).toFixed(Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value))))).replace(/\.?0+$/, "");
+  return value === 0
+    ? "0"
+    : Number(value.toPrecision(4))
+        .toFixed(Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value)))))
+        .replace(/\.?0+$/, "");
 }
 
 function parseNumber(min: number, max: number): (text: string) => number {

@@ -19,7 +19,10 @@ export function addConnectionOptions(command: Command): Command {
 }
 
 /** Runs `work` with a connected client and closes it, whatever happens. */
-export async function withClient<T>(flags: ConnectionFlags, work: (client: Client) => Promise<T>): Promise<T> {
+export async function withClient<T>(
+  flags: ConnectionFlags,
+  work: (client: Client) => Promise<T>,
+): Promise<T> {
   const endpoint = endpointOf(flags);
   // Loaded here, so that commands of the control plane alone start without the SDK and its addon.
   const { connect } = await import("../../client/index.js");

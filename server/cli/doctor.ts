@@ -91,7 +91,9 @@ export async function diagnose(): Promise<Diagnosis> {
 function advise(found: Omit<Diagnosis, "advice">): string[] {
   const advice: string[] = [];
   if (found.addon === null) {
-    advice.push("The native addon is not built, so no node can run here and clients speak gRPC only: npm run build:native");
+    advice.push(
+      "The native addon is not built, so no node can run here and clients speak gRPC only: npm run build:native",
+    );
   }
   const reserved = found.hugePages.some(({ total }) => total > 0);
   if (!reserved && found.shmemHugePages !== "advise" && found.shmemHugePages !== "always") {
@@ -104,9 +106,12 @@ function advise(found: Omit<Diagnosis, "advice">): string[] {
     advice.push("All huge pages are in use; raise vm.nr_hugepages for another node");
   }
   if (found.openFilesMax !== null && found.openFilesMax < 4096) {
-    advice.push(`Only ${found.openFilesMax} open files are allowed; large namespaces need one a segment: ulimit -n 65536`);
+    advice.push(
+      `Only ${found.openFilesMax} open files are allowed; large namespaces need one a segment: ulimit -n 65536`,
+    );
   }
-  if (!found.ioUring) advice.push("io_uring is not available; the NVMe tier will need it (kernel.io_uring_disabled=0)");
+  if (!found.ioUring)
+    advice.push("io_uring is not available; the NVMe tier will need it (kernel.io_uring_disabled=0)");
   return advice;
 }
 
@@ -166,7 +171,9 @@ function hugePages(): HugePagePool[] {
     const match = /^hugepages-(\d+)kB$/.exec(name);
     if (match === null) return [];
     const count = (file: string) => Number(readText(join(folder, name, file)) ?? 0);
-    return [{ pageBytes: Number(match[1]) * 1024, total: count("nr_hugepages"), free: count("free_hugepages") }];
+    return [
+      { pageBytes: Number(match[1]) * 1024, total: count("nr_hugepages"), free: count("free_hugepages") },
+    ];
   });
 }
 
@@ -181,7 +188,11 @@ function ioUring(): boolean {
 async function supportsDirectIo(folder: string): Promise<boolean> {
   const path = join(folder, `.millrace-doctor-${process.pid}`);
   try {
-    const file = await open(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR | constants.O_DIRECT, 0o600);
+    const file = await open(
+      path,
+      constants.O_CREAT | constants.O_EXCL | constants.O_RDWR | constants.O_DIRECT,
+      0o600,
+    );
     await file.close();
     return true;
   } catch {
@@ -193,7 +204,14 @@ async function supportsDirectIo(folder: string): Promise<boolean> {
 
 /** The path of the library, from the loader's own list of folders. */
 function libfabric(): string | null {
-  const folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/amazon/efa/lib64"];
+  const folders = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/opt/amazon/efa/lib64",
+  ];
   for (const folder of folders) {
     const path = join(folder, "libfabric.so.1");
     if (existsSync(path)) return path;

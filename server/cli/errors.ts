@@ -17,7 +17,7 @@ export function reportFailure(thrown: unknown): number {
   }
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   process.stderr.write(`millrace: ${error.message}\n`);
-  const debug = process.env["MILLRACE_DEBUG"];
+  const debug = process.env.MILLRACE_DEBUG;
   if (debug !== undefined && debug !== "" && debug !== "0") process.stderr.write(`${error.stack}\n`);
   const { code } = error as { code?: unknown };
   return error instanceof UsageError || (typeof code === "string" && USAGE_CODES.has(code)) ? 2 : 1;

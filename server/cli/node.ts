@@ -13,7 +13,7 @@ import { MillraceError } from "../../proto/errors.js";
 import { loadContract } from "../../proto/load.js";
 import type { NodeMessage } from "../../proto/messages.js";
 import type { Clock } from "../clock.js";
-import { OpenStreams } from "../doors/grpc/calls.js";
+import { OpenStreams } from "../doors/grpc/open_streams.js";
 import type { DoorLog } from "../doors/grpc/context.js";
 import { GrpcDoor } from "../doors/grpc/door.js";
 import { Engine } from "../engine/engine.js";
@@ -90,8 +90,8 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
   cleanup.add(() => engine.close());
 
   const shuffles = new Shuffles(engine, {
-    partitionsMax: addon.limits["partitionsMax"] as number,
-    mapsMax: addon.limits["mapsMax"] as number,
+    partitionsMax: addon.limits.partitionsMax as number,
+    mapsMax: addon.limits.mapsMax as number,
     indexBytesMax: SHUFFLE_INDEX_BYTES_MAX,
   });
   const namespaces = new Namespaces({
@@ -186,7 +186,13 @@ async function prepareSocket(asked: string | null | undefined, cleanup: Cleanup)
   if (asked === null) return null;
   if (asked === undefined) {
     const folder = mkdtempSync(join(tmpdir(), "millrace-"));
-    cleanup.add(() => rmSync(folder, { recursive: true, force: true }));
+    const remove = () => rmSync(folder, { recursive: true, force: true });
+    // Also where the process ends without closing its node.
+    process.once("exit", remove);
+    cleanup.add(() => {
+      process.off("exit", remove);
+      remove();
+    });
     return join(folder, "millrace.sock");
   }
   const path = resolve(asked);
@@ -217,7 +223,10 @@ async function removeStaleSocket(path: string): Promise<void> {
     probe.once("error", () => answer(false));
   });
   if (answered) {
-    throw new MillraceError("ALREADY_EXISTS", `another process listens on ${path}; stop it or choose another --socket`);
+    throw new MillraceError(
+      "ALREADY_EXISTS",
+      `another process listens on ${path}; stop it or choose another --socket`,
+    );
   }
   rmSync(path, { force: true });
 }

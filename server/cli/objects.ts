@@ -73,7 +73,9 @@ async function get(
   flags: ConnectionFlags & { offset?: number; length?: number },
 ): Promise<void> {
   if (flags.json && file === STANDARD_STREAM) {
-    throw new UsageError("get --json needs a file: standard output cannot hold both the object and the document");
+    throw new UsageError(
+      "get --json needs a file: standard output cannot hold both the object and the document",
+    );
   }
   const range = {
     ...(flags.offset === undefined ? {} : { offset: flags.offset }),
@@ -115,7 +117,11 @@ async function list(
         objects.push(entry);
         continue;
       }
-      rows.push([String(entry.sizeBytes).padStart(14), new Date(entry.sealedUnixMs).toISOString(), entry.key]);
+      rows.push([
+        String(entry.sizeBytes).padStart(14),
+        new Date(entry.sealedUnixMs).toISOString(),
+        entry.key,
+      ]);
       if (rows.length >= 1000) printTable(rows.splice(0));
     }
     if (flags.json) printJson({ namespace, prefix, objects });
@@ -167,7 +173,10 @@ function withNamespace<T>(
 async function requireObject(namespace: Namespace, key: string): Promise<ObjectInfo> {
   const info = await namespace.head(key);
   if (info === null) {
-    throw new MillraceError("NOT_FOUND", `there is no object ${JSON.stringify(key)} in namespace ${namespace.name}`);
+    throw new MillraceError(
+      "NOT_FOUND",
+      `there is no object ${JSON.stringify(key)} in namespace ${namespace.name}`,
+    );
   }
   return info;
 }

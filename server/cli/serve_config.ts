@@ -35,17 +35,59 @@ interface Setting {
 }
 
 const SETTINGS: readonly Setting[] = [
-  { key: "socket", flag: "--socket <path>", env: "MILLRACE_SOCKET", help: "Unix socket of the shared-memory door, or off" },
-  { key: "grpc", flag: "--grpc <host:port>", env: "MILLRACE_GRPC", help: "gRPC door; port 0 picks one (default 127.0.0.1:7400)" },
-  { key: "data", flag: "--data <host:port>", env: "MILLRACE_DATA", help: "native TCP door, or off (default 127.0.0.1:7401)" },
-  { key: "dram", flag: "--dram <size>", env: "MILLRACE_DRAM", help: "most memory for objects, for example 8GiB (default half of what there is)" },
-  { key: "hugePages", flag: "--huge-pages <mode>", env: "MILLRACE_HUGE_PAGES", help: "auto takes free ones, reserve raises the pool, off (default auto)" },
-  { key: "logLevel", flag: "--log-level <level>", env: "MILLRACE_LOG_LEVEL", help: `${LOG_LEVELS.join(", ")} (default info)` },
+  {
+    key: "socket",
+    flag: "--socket <path>",
+    env: "MILLRACE_SOCKET",
+    help: "Unix socket of the shared-memory door, or off",
+  },
+  {
+    key: "grpc",
+    flag: "--grpc <host:port>",
+    env: "MILLRACE_GRPC",
+    help: "gRPC door; port 0 picks one (default 127.0.0.1:7400)",
+  },
+  {
+    key: "data",
+    flag: "--data <host:port>",
+    env: "MILLRACE_DATA",
+    help: "native TCP door, or off (default 127.0.0.1:7401)",
+  },
+  {
+    key: "dram",
+    flag: "--dram <size>",
+    env: "MILLRACE_DRAM",
+    help: "most memory for objects, for example 8GiB (default half of what there is)",
+  },
+  {
+    key: "hugePages",
+    flag: "--huge-pages <mode>",
+    env: "MILLRACE_HUGE_PAGES",
+    help: "auto takes free ones, reserve raises the pool, off (default auto)",
+  },
+  {
+    key: "logLevel",
+    flag: "--log-level <level>",
+    env: "MILLRACE_LOG_LEVEL",
+    help: `${LOG_LEVELS.join(", ")} (default info)`,
+  },
   { key: "s3", flag: "--s3 <host:port>", env: "MILLRACE_S3", help: "S3 door", notBuilt: true },
   { key: "admin", flag: "--admin <host:port>", env: "MILLRACE_ADMIN", help: "admin door", notBuilt: true },
   { key: "nvme", flag: "--nvme <dir:size...>", env: "MILLRACE_NVME", help: "NVMe tier", notBuilt: true },
-  { key: "accessKey", flag: "--access-key <key>", env: "MILLRACE_ACCESS_KEY", help: "of the S3 door", notBuilt: true },
-  { key: "secretKey", flag: "--secret-key <secret>", env: "MILLRACE_SECRET_KEY", help: "of the S3 door", notBuilt: true },
+  {
+    key: "accessKey",
+    flag: "--access-key <key>",
+    env: "MILLRACE_ACCESS_KEY",
+    help: "of the S3 door",
+    notBuilt: true,
+  },
+  {
+    key: "secretKey",
+    flag: "--secret-key <secret>",
+    env: "MILLRACE_SECRET_KEY",
+    help: "of the S3 door",
+    notBuilt: true,
+  },
 ];
 
 const CONFIG_ENV = "MILLRACE_CONFIG";
@@ -60,7 +102,10 @@ export function addServeOptions(command: Command): Command {
     command.addOption(new Option(flag, `${help} [${note}]`));
   }
   return command.addOption(
-    new Option("--config <file>", `JSON file with any of these settings, keys in camelCase [env ${CONFIG_ENV}]`),
+    new Option(
+      "--config <file>",
+      `JSON file with any of these settings, keys in camelCase [env ${CONFIG_ENV}]`,
+    ),
   );
 }
 
@@ -69,7 +114,7 @@ export function resolveServeConfig(
   flags: Record<string, unknown>,
   environment: Record<string, string | undefined>,
 ): ServeConfig {
-  const configPath = (flags["config"] as string | undefined) ?? nonEmpty(environment[CONFIG_ENV]);
+  const configPath = (flags.config as string | undefined) ?? nonEmpty(environment[CONFIG_ENV]);
   const file = configPath === undefined ? {} : readConfigFile(configPath);
   const found = new Map<string, Found>();
   for (const setting of SETTINGS) {
@@ -91,8 +136,16 @@ export function resolveServeConfig(
       () => ({ host: "127.0.0.1", port: 7401 }),
     ),
     dramBytes: read("dram", ({ text, from }) => checkDram(parseSize(text, from), from), defaultDramBytes),
-    hugePages: read("hugePages", (value) => oneOf(value, ["auto", "reserve", "off"] as const), () => "auto"),
-    logLevel: read("logLevel", (value) => oneOf(value, LOG_LEVELS), () => "info"),
+    hugePages: read(
+      "hugePages",
+      (value) => oneOf(value, ["auto", "reserve", "off"] as const),
+      () => "auto",
+    ),
+    logLevel: read(
+      "logLevel",
+      (value) => oneOf(value, LOG_LEVELS),
+      () => "info",
+    ),
   };
 }
 
@@ -109,7 +162,7 @@ function usableMemoryBytes(): number {
 
 /** Where the socket lies unless told otherwise: a folder of this user alone. */
 export function defaultSocketPath(): string {
-  const runtime = nonEmpty(process.env["XDG_RUNTIME_DIR"]);
+  const runtime = nonEmpty(process.env.XDG_RUNTIME_DIR);
   return runtime === undefined
     ? join(tmpdir(), `millrace-${userInfo().uid}`, "millrace.sock")
     : join(runtime, "millrace.sock");
@@ -160,7 +213,9 @@ function readConfigFile(path: string): Record<string, unknown> {
   const known = new Set(SETTINGS.map((setting) => setting.key));
   for (const key of Object.keys(parsed)) {
     if (!known.has(key)) {
-      throw new UsageError(`the config file ${path} has the unknown key ${JSON.stringify(key)}; known are ${[...known].join(", ")}`);
+      throw new UsageError(
+        `the config file ${path} has the unknown key ${JSON.stringify(key)}; known are ${[...known].join(", ")}`,
+      );
     }
   }
   return parsed as Record<string, unknown>;
@@ -181,16 +236,20 @@ function readGrpc({ text, from }: Found): Address {
 
 function checkDram(bytes: number, from: string): number {
   const memoryBytes = usableMemoryBytes();
-  if (bytes < DRAM_BYTES_MIN) throw new UsageError(`${from}: at least ${formatSize(DRAM_BYTES_MIN)} are needed`);
+  if (bytes < DRAM_BYTES_MIN)
+    throw new UsageError(`${from}: at least ${formatSize(DRAM_BYTES_MIN)} are needed`);
   if (bytes > memoryBytes) {
-    throw new UsageError(`${from}: ${formatSize(bytes)} is more than this machine's ${formatSize(memoryBytes)} of memory`);
+    throw new UsageError(
+      `${from}: ${formatSize(bytes)} is more than this machine's ${formatSize(memoryBytes)} of memory`,
+    );
   }
   return bytes;
 }
 
 function oneOf<T extends string>({ text, from }: Found, choices: readonly T[]): T {
   const choice = choices.find((candidate) => candidate === text);
-  if (choice === undefined) throw new UsageError(`${from} must be one of ${choices.join(", ")}, not ${JSON.stringify(text)}`);
+  if (choice === undefined)
+    throw new UsageError(`${from} must be one of ${choices.join(", ")}, not ${JSON.stringify(text)}`);
   return choice;
 }
 

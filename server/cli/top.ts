@@ -87,9 +87,16 @@ function render({ node, stats, namespaces }: Snapshot, before: Snapshot | null, 
       : `, ${Math.max(0, Math.round((stats.sealedTotal - before.stats.sealedTotal) / seconds))} sealed/s`;
   const used = stats.dramLimitBytes === 0 ? 0 : stats.dramUsedBytes / stats.dramLimitBytes;
   const bar = "#".repeat(Math.round(used * 30)).padEnd(30, ".");
-  const doors = [`grpc ${node.grpcAddress}`, `data ${node.dataAddress || "closed"}`, `socket ${node.socketPath || "closed"}`];
+  const doors = [
+    `grpc ${node.grpcAddress}`,
+    `data ${node.dataAddress || "closed"}`,
+    `socket ${node.socketPath || "closed"}`,
+  ];
   const head = formatTable([
-    ["millrace", `${node.version}, up ${formatDuration(Date.now() - node.startedUnixMs)}, ${doors.join(", ")}`],
+    [
+      "millrace",
+      `${node.version}, up ${formatDuration(Date.now() - node.startedUnixMs)}, ${doors.join(", ")}`,
+    ],
     ["dram", `[${bar}] ${formatSize(stats.dramUsedBytes)} of ${formatSize(stats.dramLimitBytes)}`],
     [
       "",

@@ -126,7 +126,10 @@ export class Namespaces {
       );
     }
     if (this.live.has(name)) {
-      throw new MillraceError("ALREADY_EXISTS", `namespace ${name} exists already; open it or choose another name`);
+      throw new MillraceError(
+        "ALREADY_EXISTS",
+        `namespace ${name} exists already; open it or choose another name`,
+      );
     }
     if (this.live.size >= NAMESPACES_MAX) {
       throw new MillraceError(
@@ -246,7 +249,10 @@ export class Namespaces {
     const namespace = this.live.get(name);
     if (namespace !== undefined) return namespace;
     if (this.ended.has(name)) {
-      throw new MillraceError("NAMESPACE_GONE", `namespace ${name} has ended: it was deleted or its lease lapsed`);
+      throw new MillraceError(
+        "NAMESPACE_GONE",
+        `namespace ${name} has ended: it was deleted or its lease lapsed`,
+      );
     }
     throw notFound(name);
   }

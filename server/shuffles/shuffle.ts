@@ -104,7 +104,8 @@ export class Shuffle {
 
   lostError(): MillraceError {
     const maps = this.lostMaps;
-    const shown = maps.length > 20 ? `${maps.slice(0, 20).join(", ")} and ${maps.length - 20} more` : maps.join(", ");
+    const shown =
+      maps.length > 20 ? `${maps.slice(0, 20).join(", ")} and ${maps.length - 20} more` : maps.join(", ");
     return new MillraceError(
       "MAP_OUTPUT_LOST",
       `shuffle ${this.name}: the output of map ${shown} is lost; run these map tasks again`,

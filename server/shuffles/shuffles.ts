@@ -280,7 +280,9 @@ function checkOutput(
     );
   }
   if (checksums.length !== 0 && checksums.length !== shuffle.partitions) {
-    throw invalid(`${about}: ${checksums.length} checksums; send one a partition (${shuffle.partitions}) or none`);
+    throw invalid(
+      `${about}: ${checksums.length} checksums; send one a partition (${shuffle.partitions}) or none`,
+    );
   }
   if (offsets[0] !== 0) throw invalid(`${about}: the first offset is ${offsets[0]}, it must be 0`);
   for (let index = 1; index < offsets.length; index++) {
@@ -310,7 +312,10 @@ function checkCount(field: string, value: number, max: number): void {
 
 function checkIndex(field: string, value: number, count: number): void {
   if (!Number.isSafeInteger(value) || value < 0 || value >= count) {
-    throw new MillraceError("OUT_OF_RANGE", `${field} ${value}: this shuffle has ${field}s 0 to ${count - 1}`);
+    throw new MillraceError(
+      "OUT_OF_RANGE",
+      `${field} ${value}: this shuffle has ${field}s 0 to ${count - 1}`,
+    );
   }
 }
 

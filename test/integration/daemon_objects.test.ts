@@ -16,7 +16,7 @@ let daemon: Daemon;
 let grpc: RawGrpc;
 
 beforeAll(async () => {
-  daemon = await startDaemon();
+  daemon = await startDaemon({ dram: "1GiB" });
   grpc = new RawGrpc(daemon.endpoint);
   await grpc.call(namespaces.CreateNamespace, createRequest(NS));
 });
@@ -83,7 +83,11 @@ describe("put and get", () => {
     const crc32c = requireAddon().kernels.crc32c(0, bytes);
     const { call, result } = grpc.openPut();
     call.write({ header: putHeader(NS, "one-message"), data: bytes.subarray(0, 400), trailer: null });
-    call.write({ header: null, data: bytes.subarray(400), trailer: { condition: IF_ABSENT, crc32c, hasCrc32c: true } });
+    call.write({
+      header: null,
+      data: bytes.subarray(400),
+      trailer: { condition: IF_ABSENT, crc32c, hasCrc32c: true },
+    });
     call.end();
     expect(await result).toMatchObject({ sizeBytes: 1000, crc32c });
     expect((await grpc.get(NS, "one-message")).bytes.equals(bytes)).toBe(true);
@@ -125,7 +129,11 @@ describe("what a put refuses", () => {
     ["a key that is not UTF-8", { key: Buffer.from([0xff]) }, "INVALID_ARGUMENT"],
     ["a namespace that is not there", { namespace: "nowhere" }, "NOT_FOUND"],
     ["an object beyond the limit", { sizeBytes: 6 * 1024 ** 4, sizeKnown: true }, "OBJECT_TOO_LARGE"],
-    ["conditions that exclude each other", { condition: { ifAbsent: true, ifSequence: 1 } }, "INVALID_ARGUMENT"],
+    [
+      "conditions that exclude each other",
+      { condition: { ifAbsent: true, ifSequence: 1 } },
+      "INVALID_ARGUMENT",
+    ],
   ])("%s", async (_, header, code) => {
     expect(await codeOf(grpc.put(NS, "refused", [Buffer.from("12345")], header))).toBe(code);
     expect(await codeOf(head("refused"))).toBe("NOT_FOUND");
@@ -146,6 +154,12 @@ describe("what a put refuses", () => {
     twice.call.end();
     expect(await codeOf(twice.result)).toBe("INVALID_ARGUMENT");
     expect(await codeOf(head("first"))).toBe("NOT_FOUND");
+  });
+
+  it("a stream that was to end with a trailer, and did not", async () => {
+    const bytes = [Buffer.from("12345")];
+    expect(await codeOf(grpc.put(NS, "no-trailer", bytes, { endsWithTrailer: true }))).toBe("ABORTED");
+    expect(await codeOf(head("no-trailer"))).toBe("NOT_FOUND");
   });
 
   it("numbers from 2^53 on", async () => {
@@ -205,20 +219,24 @@ describe("a put that is cut off", () => {
   });
 
   it("gives its memory back", async () => {
-    const stats = () => grpc.call(contract.nodes.NodeStats, {});
     for (let round = 0; round < 20; round++) {
       const { call, result } = grpc.openPut();
-      call.write({ header: putHeader(NS, "big", { sizeBytes: 64 << 20, sizeKnown: true }), data: randomBytes(1 << 20), trailer: null });
+      call.write({
+        header: putHeader(NS, "big", { sizeBytes: 64 << 20, sizeKnown: true }),
+        data: randomBytes(1 << 20),
+        trailer: null,
+      });
       await sleep(5);
       call.cancel();
       await codeOf(result);
     }
-    // 20 x 64 MiB would not fit into 512 MiB, so a put of this size shows that they are gone.
+    // 20 x 64 MiB would not fit into 1 GiB, so a put of this size shows that they are gone.
     const bytes = randomBytes(1 << 20);
     await grpc.put(NS, "fits", new Array(200).fill(bytes), { sizeBytes: 200 << 20, sizeKnown: true });
     expect((await head("fits")).sizeBytes).toBe(200 << 20);
     await grpc.call(objects.Delete, { namespace: NS, key: Buffer.from("fits"), condition: null });
-    expect((await stats()).dramUsedBytes).toBeLessThanOrEqual(512 << 20);
+    const { dramUsedBytes, dramLimitBytes } = await grpc.call(contract.nodes.NodeStats, {});
+    expect(dramUsedBytes).toBeLessThanOrEqual(dramLimitBytes);
   });
 });
 
@@ -247,9 +265,15 @@ describe("conditional puts", () => {
     const right = { ifAbsent: false, ifSequence: sequence };
     const key = Buffer.from("held");
     expect(await codeOf(grpc.put(NS, "held", [], { condition: wrong }))).toBe("CONDITION_FAILED");
-    expect(await codeOf(grpc.call(objects.Delete, { namespace: NS, key, condition: wrong }))).toBe("CONDITION_FAILED");
-    expect(await grpc.call(objects.Delete, { namespace: NS, key, condition: right })).toEqual({ existed: true });
-    expect(await grpc.call(objects.Delete, { namespace: NS, key, condition: null })).toEqual({ existed: false });
+    expect(await codeOf(grpc.call(objects.Delete, { namespace: NS, key, condition: wrong }))).toBe(
+      "CONDITION_FAILED",
+    );
+    expect(await grpc.call(objects.Delete, { namespace: NS, key, condition: right })).toEqual({
+      existed: true,
+    });
+    expect(await grpc.call(objects.Delete, { namespace: NS, key, condition: null })).toEqual({
+      existed: false,
+    });
   });
 });
 
@@ -257,7 +281,13 @@ describe("list", () => {
   it("pages through keys in the order of their bytes", async () => {
     const namespace = "list-job";
     await grpc.call(namespaces.CreateNamespace, createRequest(namespace));
-    const keys = Array.from({ length: 2_300 }, (_, index) => `k/${index}`).concat(["j", "l", "k", "k/é", "k/\u{1f600}"]);
+    const keys = Array.from({ length: 2_300 }, (_, index) => `k/${index}`).concat([
+      "j",
+      "l",
+      "k",
+      "k/é",
+      "k/\u{1f600}",
+    ]);
     for (let at = 0; at < keys.length; at += 100) {
       await Promise.all(keys.slice(at, at + 100).map((key) => grpc.put(namespace, key, [])));
     }
@@ -266,14 +296,20 @@ describe("list", () => {
       let startAfter: Uint8Array = Buffer.alloc(0);
       let pages = 0;
       for (;;) {
-        const page = await grpc.call(objects.List, { namespace, prefix: Buffer.from(prefix), startAfter, limit });
+        const page = await grpc.call(objects.List, {
+          namespace,
+          prefix: Buffer.from(prefix),
+          startAfter,
+          limit,
+        });
         pages += 1;
         all.push(...page.objects.map(({ key }) => Buffer.from(key).toString()));
         if (!page.truncated) return { all, pages };
         startAfter = (page.objects.at(-1) as ObjectInfoMessage).key;
       }
     };
-    const inOrder = (wanted: string[]) => wanted.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    const inOrder = (wanted: string[]) =>
+      wanted.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
     expect(await list("", 0)).toEqual({ all: inOrder([...keys]), pages: 3 });
     expect((await list("k/", 7)).all).toEqual(inOrder(keys.filter((key) => key.startsWith("k/"))));
     expect(await list("nothing", 0)).toEqual({ all: [], pages: 1 });
@@ -341,6 +377,7 @@ describe("a namespace's limits", () => {
     await grpc.call(objects.Delete, { namespace, key: Buffer.from("a"), condition: null });
     expect((await result).sizeBytes).toBe(130 << 20);
     expect((await grpc.get(namespace, "b")).bytes.equals(bytes)).toBe(true);
+    await grpc.call(namespaces.DeleteNamespace, { name: namespace });
   });
 
   it("end it with RESOURCE_EXHAUSTED when none comes, and at once when none can", async () => {
@@ -354,7 +391,9 @@ describe("a namespace's limits", () => {
     for (let index = 0; index < 150; index++) call.write({ header: null, data: mib, trailer: null });
     call.end();
     await expect(result).rejects.toMatchObject({ code: "RESOURCE_EXHAUSTED", retryable: true });
-    await expect(grpc.put(namespace, "c", [], { sizeBytes: 201 << 20, sizeKnown: true })).rejects.toMatchObject({
+    await expect(
+      grpc.put(namespace, "c", [], { sizeBytes: 201 << 20, sizeKnown: true }),
+    ).rejects.toMatchObject({
       code: "RESOURCE_EXHAUSTED",
       retryable: false,
     });

@@ -42,7 +42,7 @@ const STOP_TIMEOUT_MS = 15_000;
 /** The command line of `millrace`, to be followed by its arguments. */
 export function millraceCommand(): [string, ...string[]] {
   const root = packageRoot();
-  return process.env["MILLRACE_TEST_DIST"]
+  return process.env.MILLRACE_TEST_DIST
     ? [process.execPath, join(root, "dist", "server", "cli", "main.js")]
     : [process.execPath, "--import", "tsx", join(root, "server", "cli", "main.ts")];
 }

@@ -5,7 +5,7 @@ import type { Namespace } from "../../client/index.js";
 import { kernels } from "../../client/kernels.js";
 import type { CallContext } from "../../functions/index.js";
 import { nowMs, type Span, Stopwatch } from "../report/activity.js";
-import type { Exchange, PartitionExtents } from "../stores/exchange.js";
+import type { Exchange, MapOutput, PartitionExtents } from "../stores/exchange.js";
 import { openExchange } from "../stores/open.js";
 import { takeRecordBuffer } from "./buffers.js";
 import { fillSplit, fillStretches } from "./input.js";
@@ -18,6 +18,7 @@ import {
   RECORD_BYTES,
   type StretchSummary,
   toStretchSummary,
+  totalOf,
 } from "./records.js";
 
 /** What every call of the sort tells beside its result. */
@@ -44,14 +45,17 @@ export interface SampleResult extends CallReport {
 export interface MapArgument {
   /** Key of the `SortPlan`. */
   plan: string;
-  map: number;
-  /** How often the driver has asked for this map output: above 0 after it was lost. */
+  /** Splits, each of which becomes a map output of the same number. */
+  first: number;
+  count: number;
+  /** How often the driver has asked for these map outputs: above 0 after they were lost. */
   round: number;
 }
 
 export interface MapResult extends CallReport {
-  summary: StretchSummary;
-  sizeBytes: number;
+  /** Of the splits together. */
+  records: number;
+  checksum: string;
 }
 
 export interface ReduceArgument {
@@ -98,32 +102,75 @@ export async function sampleInput(argument: SampleArgument, context: CallContext
   return { ...call.report(), keys };
 }
 
-/** Reads or makes one split and leaves its records in the exchange, partition by partition. */
-export async function mapSplit(argument: MapArgument, context: CallContext): Promise<MapResult> {
+/**
+ * Reads or makes some neighbouring splits and leaves the records of each in the exchange, partition by partition.
+ * Room for an output is asked for while its input is read, and an output is committed while the next is made.
+ */
+export async function mapSplits(argument: MapArgument, context: CallContext): Promise<MapResult> {
   const call = new Call(context);
   const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
-  const split = plan.splits[argument.map];
-  if (split === undefined) throw new MillraceError("INTERNAL", `the plan has no split ${argument.map}`);
-  const sizeBytes = split.records * RECORD_BYTES;
-  const records = takeRecordBuffer(sizeBytes);
-  await call.watch.time("input", () => fillSplit(split, records, kernels().generateRecords));
-  const summary = await call.watch.time("compute", () =>
-    kernels().checkRecords(RECORD_BYTES, KEY_BYTES, records, { ordered: false }),
-  );
   const attempt = argument.round * ATTEMPTS_PER_ROUND + context.attempt;
-  const output = await call.watch.time("exchange", () =>
-    exchange.openOutput(argument.map, attempt, sizeBytes),
-  );
+  const summaries: StretchSummary[] = [];
+  let committed = Promise.resolve();
   try {
-    const { offsets, checksums } = await call.watch.time("compute", () =>
-      kernels().partitionRecords(RECORD_BYTES, KEY_BYTES, records, splittersOf(plan), output.buffer),
-    );
-    await call.watch.time("exchange", () => output.commit(offsets, checksums));
-  } catch (error) {
-    await output.abort().catch(() => undefined);
-    throw error;
+    for (let map = argument.first; map < argument.first + argument.count; map += 1) {
+      context.signal.throwIfAborted();
+      const split = plan.splits[map];
+      if (split === undefined) throw new MillraceError("INTERNAL", `the plan has no split ${map}`);
+      const sizeBytes = split.records * RECORD_BYTES;
+      const opening = exchange.openOutput(map, attempt, sizeBytes);
+      // A failure is seen below, after what comes first.
+      opening.catch(() => undefined);
+      const output = new PendingOutput(opening);
+      try {
+        const records = takeRecordBuffer(sizeBytes);
+        await call.watch.time("input", () => fillSplit(split, records, kernels().generateRecords));
+        const summary = await call.watch.time("compute", () =>
+          kernels().checkRecords(RECORD_BYTES, KEY_BYTES, records, { ordered: false }),
+        );
+        const { buffer } = await call.watch.time("exchange", () => opening);
+        const { offsets, checksums } = await call.watch.time("compute", () =>
+          kernels().partitionRecords(RECORD_BYTES, KEY_BYTES, records, splittersOf(plan), buffer),
+        );
+        summaries.push(toStretchSummary(summary));
+        await call.watch.time("exchange", () => committed);
+        committed = output.commit(offsets, checksums);
+        committed.catch(() => undefined);
+      } catch (error) {
+        await output.abort();
+        throw error;
+      }
+      context.progress(summaries.length / argument.count);
+    }
+  } finally {
+    // No commit may come after the end of its call.
+    await call.watch.time("exchange", () => committed.catch(() => undefined));
   }
-  return { ...call.report(), summary: toStretchSummary(summary), sizeBytes };
+  await committed;
+  return { ...call.report(), ...totalOf(summaries) };
+}
+
+/** A map output that is perhaps not open yet. */
+class PendingOutput {
+  readonly #opening: Promise<MapOutput>;
+
+  constructor(opening: Promise<MapOutput>) {
+    this.#opening = opening;
+  }
+
+  async commit(offsets: Float64Array, checksums: Uint32Array): Promise<void> {
+    const output = await this.#opening;
+    try {
+      await output.commit(offsets, checksums);
+    } catch (error) {
+      await output.abort().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async abort(): Promise<void> {
+    await this.#opening.then((output) => output.abort()).catch(() => undefined);
+  }
 }
 
 /** Attempts of different rounds must differ, and the executor counts from 0 in each. */
@@ -160,25 +207,32 @@ export async function reducePartitions(
   return { ...call.report(), summary, sizesBytes, transport: exchange.transport };
 }
 
-/** Partitions one after another; the next is asked for while one is in hand, so that no time is spent waiting. */
+/** Partitions asked for ahead of the one in hand: the round trips of two are hidden behind the sorting of one. */
+const READ_AHEAD = 2;
+
+/** Partitions one after another, the next ones being on their way. */
 async function* readAhead(
   exchange: Exchange,
   first: number,
   end: number,
   watch: Stopwatch,
 ): AsyncGenerator<{ partition: number; found: PartitionExtents }, void, undefined> {
-  let next: Promise<PartitionExtents> | null = exchange.readPartition(first);
+  const underWay: Promise<PartitionExtents>[] = [];
+  let next = first;
   try {
     for (let partition = first; partition < end; partition += 1) {
-      const found = await watch.time("exchange", () => next as Promise<PartitionExtents>);
-      next = partition + 1 < end ? exchange.readPartition(partition + 1) : null;
-      // A failure is the call's only when its turn comes.
-      next?.catch(() => undefined);
+      for (; next < end && next <= partition + READ_AHEAD; next += 1) {
+        const reading = exchange.readPartition(next);
+        // A failure is the call's only when its turn comes.
+        reading.catch(() => undefined);
+        underWay.push(reading);
+      }
+      const found = await watch.time("exchange", () => underWay.shift() as Promise<PartitionExtents>);
       yield { partition, found };
     }
   } finally {
-    // What it finds lost must be reported before the call ends, and not when it has been made again.
-    await next?.catch(() => undefined);
+    // What they find lost must be reported before the call ends, and not when it has been made again.
+    await Promise.allSettled(underWay);
   }
 }
 

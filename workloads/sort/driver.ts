@@ -14,7 +14,7 @@ import type {
   CallReport,
   MapArgument,
   MapResult,
-  mapSplit,
+  mapSplits,
   ReduceArgument,
   ReduceResult,
   reducePartitions,
@@ -27,10 +27,13 @@ import type {
 import { cutSplits, type SortInput, samplePositions, splitSizes } from "./input.js";
 import { partName, writePart } from "./output.js";
 import {
+  callRanges,
   defaultPartitions,
   MAP_BYTES_MAX,
   MAP_BYTES_MIN,
-  reduceRanges,
+  MAPS_PER_CALL_MAX,
+  PARTITIONS_PER_CALL_MAX,
+  type Range,
   SAMPLE_STRETCH_RECORDS,
   type SamplePlan,
   type SortPlan,
@@ -78,10 +81,9 @@ export interface SortProgress {
 /** A call for the timeline of the report. */
 export interface TimelineCall extends CallReport {
   stage: Stage;
-  /** The map, or the first partition. */
-  number: number;
-  /** Partitions of a reduce call. */
-  partitions: number;
+  /** The map outputs or the partitions that it worked on. */
+  first: number;
+  count: number;
   records: number;
 }
 
@@ -113,7 +115,7 @@ export interface SortRun {
 const ROUNDS_MAX = 5;
 
 const SAMPLE = functionRef<typeof sampleInput>(callsModule(), "sampleInput");
-const MAP = functionRef<typeof mapSplit>(callsModule(), "mapSplit");
+const MAP = functionRef<typeof mapSplits>(callsModule(), "mapSplits");
 const REDUCE = functionRef<typeof reducePartitions>(callsModule(), "reducePartitions");
 const WARM = functionRef<typeof warmFunctionWorker>(callsModule(), "warmFunctionWorker");
 
@@ -202,11 +204,7 @@ class Sort {
     try {
       const plan = await this.#phase("sample", () => this.#plan());
       const maps = await this.#phase("map", () =>
-        this.#map(
-          plan,
-          this.#sizes.map((_, map) => map),
-          0,
-        ),
+        this.#map(plan, callRanges(this.#sizes, this.#options.workers, MAPS_PER_CALL_MAX), 0),
       );
       const reduces = await this.#phase("reduce", () => this.#reduceAll(plan));
       const endMs = nowMs();
@@ -248,8 +246,8 @@ class Sort {
       samples.forEach((sample, call) => {
         this.#note(sample, {
           stage: "sample",
-          number: call,
-          partitions: 0,
+          first: call,
+          count: 1,
           records: sample.keys.length / KEY_BYTES,
         });
       });
@@ -267,22 +265,23 @@ class Sort {
     return key;
   }
 
-  async #map(plan: string, maps: readonly number[], round: number): Promise<MapResult[]> {
+  async #map(plan: string, ranges: readonly Range[], round: number): Promise<MapResult[]> {
     const results = await this.#call<MapArgument, MapResult>(
       "map",
       MAP,
-      maps.map((map) => ({ plan, map, round })),
+      ranges.map((range) => ({ plan, ...range, round })),
     );
     results.forEach((result, i) => {
-      const number = maps[i] as number;
-      this.#note(result, { stage: "map", number, partitions: 0, records: result.summary.records });
+      const { first, count } = ranges[i] as Range;
+      this.#note(result, { stage: "map", first, count, records: result.records });
     });
     return results;
   }
 
   /** Reduces everything; map outputs that were lost meanwhile are made again. Results in the order of the partitions. */
   async #reduceAll(plan: string): Promise<ReduceResult[]> {
-    const ranges = reduceRanges(this.#exchange.partitions, this.#options.workers);
+    const equal = new Array<number>(this.#exchange.partitions).fill(1);
+    const ranges = callRanges(equal, this.#options.workers, PARTITIONS_PER_CALL_MAX);
     const results = new Map<number, ReduceResult>();
     for (let round = 1; ; round += 1) {
       const missing = ranges.filter((range) => !results.has(range.first));
@@ -295,8 +294,8 @@ class Sort {
             results.set(argument.first, result);
             this.#note(result, {
               stage: "reduce",
-              number: argument.first,
-              partitions: argument.count,
+              first: argument.first,
+              count: argument.count,
               records: result.summary.records,
             });
           },
@@ -306,7 +305,8 @@ class Sort {
         const error = MillraceError.from(thrown);
         if (error.code !== "MAP_OUTPUT_LOST" || round === ROUNDS_MAX) throw error;
         this.#retries += error.maps.length;
-        await this.#map(plan, error.maps, round);
+        const lost = error.maps.map((first) => ({ first, count: 1 }));
+        await this.#map(plan, lost, round);
       }
     }
   }
@@ -387,7 +387,7 @@ class Sort {
   ): SortRun {
     const { input, store, workers } = this.#options;
     const { partitions } = this.#exchange;
-    const given = totalOf(maps.map((map) => map.summary));
+    const given = totalOf(maps);
     const sorted = reduces.reduce<StretchSummary>(
       (sum, result) => joinSummaries(sum, result.summary),
       EMPTY_SUMMARY,

@@ -60,20 +60,38 @@ export function sampleRecords(partitions: number): number {
   );
 }
 
-/** Partitions of one reduce call at most: its results must stay small, and a lost call is done again whole. */
-const PARTITIONS_PER_CALL_MAX = 32;
+/** Neighbouring pieces of work, those of one call. */
+export interface Range {
+  first: number;
+  count: number;
+}
 
 /**
- * Neighbouring partitions for each reduce call: many first, fewer and fewer towards the end, so that the function
- * workers end their last calls close together.
+ * Divides pieces of work of the given sizes among calls: much for each at first, less and less towards the end, so
+ * that few calls are needed and yet the function workers end their last ones close together. A call takes at most
+ * `countMax` pieces: its results must stay small, and a call that is lost is done again whole.
  */
-export function reduceRanges(partitions: number, workers: number): { first: number; count: number }[] {
-  const ranges: { first: number; count: number }[] = [];
-  for (let first = 0; first < partitions; ) {
-    const left = partitions - first;
-    const count = Math.min(left, PARTITIONS_PER_CALL_MAX, Math.max(1, Math.floor(left / (2 * workers))));
+export function callRanges(sizes: readonly number[], workers: number, countMax: number): Range[] {
+  const ranges: Range[] = [];
+  let left = sizes.reduce((sum, size) => sum + size, 0);
+  for (let first = 0; first < sizes.length; ) {
+    const fair = left / (2 * workers);
+    let count = 0;
+    let taken = 0;
+    while (first + count < sizes.length && count < countMax) {
+      const size = sizes[first + count] as number;
+      if (count > 0 && taken + size > fair) break;
+      taken += size;
+      count += 1;
+    }
     ranges.push({ first, count });
     first += count;
+    left -= taken;
   }
   return ranges;
 }
+
+/** Map outputs of one call at most. */
+export const MAPS_PER_CALL_MAX = 16;
+/** Partitions of one call at most. */
+export const PARTITIONS_PER_CALL_MAX = 32;

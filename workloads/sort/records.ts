@@ -67,7 +67,10 @@ export function addChecksums(a: string, b: string): string {
 }
 
 /** Count and checksum of stretches whose order does not matter. */
-export function totalOf(stretches: Iterable<StretchSummary>): { records: number; checksum: string } {
+export function totalOf(stretches: Iterable<{ records: number; checksum: string }>): {
+  records: number;
+  checksum: string;
+} {
   let records = 0;
   let checksum = 0n;
   for (const stretch of stretches) {

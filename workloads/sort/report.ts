@@ -75,13 +75,8 @@ function lanes(run: SortRun): ReportLane[] {
 }
 
 function timelineCall(call: TimelineCall): ReportCall {
-  const last = call.number + call.partitions - 1;
-  const label =
-    call.stage === "reduce"
-      ? call.partitions === 1
-        ? `reduce ${call.number}`
-        : `reduce ${call.number}-${last}`
-      : `${call.stage} ${call.number}`;
+  const last = call.first + call.count - 1;
+  const label = `${call.stage} ${call.first}${call.count === 1 ? "" : `-${last}`}`;
   const { stage, startMs, endMs, spans } = call;
   return {
     label,

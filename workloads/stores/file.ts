@@ -6,7 +6,7 @@ import { mkdir, open, readFile, rename, rm, rmdir, writeFile } from "node:fs/pro
 import { join, resolve } from "node:path";
 import { MillraceError } from "../../client/errors.js";
 import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, ReusedBuffer } from "./map_index.js";
+import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
 
 function runDirectory(directory: string, run: string): string {
   return join(directory, `millrace-${run}`);
@@ -45,7 +45,7 @@ export class FileExchange implements Exchange {
   readonly transport = "file";
   readonly #folder: string;
   readonly #indexes: MapIndexes;
-  readonly #output = new ReusedBuffer();
+  readonly #output = new OutputBuffer();
 
   constructor(directory: string, plan: ExchangePlan) {
     this.#folder = runDirectory(directory, plan.run);
@@ -59,15 +59,19 @@ export class FileExchange implements Exchange {
   }
 
   async openOutput(map: number, attempt: number, sizeBytes: number): Promise<MapOutput> {
-    const buffer = this.#output.take(sizeBytes);
+    const { bytes: buffer, release } = await this.#output.take(sizeBytes);
     return {
       buffer,
       commit: async (offsets, checksums) => {
-        // The data first: an index is there only when what it describes is.
-        await this.#writeWhole(this.#path(map, "data"), attempt, buffer);
-        await this.#writeWhole(this.#path(map, "index"), attempt, encodeMapIndex({ offsets, checksums }));
+        try {
+          // The data first: an index is there only when what it describes is.
+          await this.#writeWhole(this.#path(map, "data"), attempt, buffer);
+          await this.#writeWhole(this.#path(map, "index"), attempt, encodeMapIndex({ offsets, checksums }));
+        } finally {
+          release();
+        }
       },
-      abort: async () => undefined,
+      abort: async () => release(),
     };
   }
 

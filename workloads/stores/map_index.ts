@@ -78,12 +78,20 @@ export function mapOutputsLost(store: string, maps: readonly number[]): Millrace
   );
 }
 
-/** One memory for everything that a process reads or writes at a time, grown as needed and kept. */
-export class ReusedBuffer {
-  #bytes = new Uint8Array(0);
+/** The memory of map outputs on their way to a store: one, grown as needed and kept. */
+export class OutputBuffer {
+  #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  #busy: Promise<void> = Promise.resolve();
 
-  take(sizeBytes: number): Uint8Array {
+  /** Waits until the output before is done with it. `release` must be called in the end. */
+  async take(sizeBytes: number): Promise<{ bytes: Uint8Array<ArrayBuffer>; release: () => void }> {
+    const before = this.#busy;
+    let release = (): void => undefined;
+    this.#busy = new Promise((resolve) => {
+      release = resolve;
+    });
+    await before;
     if (this.#bytes.length < sizeBytes) this.#bytes = new Uint8Array(new ArrayBuffer(sizeBytes));
-    return this.#bytes.subarray(0, sizeBytes);
+    return { bytes: this.#bytes.subarray(0, sizeBytes), release };
   }
 }

@@ -2,7 +2,7 @@
 import { Redis } from "ioredis";
 import { MillraceError } from "../../client/errors.js";
 import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, ReusedBuffer } from "./map_index.js";
+import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
 
 /** Keys of a run whose driver was killed go by themselves after this time. */
 const KEY_LIFETIME_SECONDS = 24 * 3600;
@@ -60,7 +60,7 @@ export class RedisExchange implements Exchange {
   readonly #prefix: string;
   readonly #plan: ExchangePlan;
   readonly #indexes: MapIndexes;
-  readonly #output = new ReusedBuffer();
+  readonly #output = new OutputBuffer();
 
   constructor(url: string, plan: ExchangePlan) {
     this.#url = url;
@@ -83,7 +83,7 @@ export class RedisExchange implements Exchange {
   }
 
   async openOutput(map: number, _attempt: number, sizeBytes: number): Promise<MapOutput> {
-    const buffer = this.#output.take(sizeBytes);
+    const { bytes: buffer, release } = await this.#output.take(sizeBytes);
     return {
       buffer,
       commit: async (offsets, checksums) => {
@@ -101,9 +101,11 @@ export class RedisExchange implements Exchange {
           await this.#redis.set(this.#indexKey(map), index, "EX", KEY_LIFETIME_SECONDS);
         } catch (error) {
           throw storeError(this.#url, error);
+        } finally {
+          release();
         }
       },
-      abort: async () => undefined,
+      abort: async () => release(),
     };
   }
 

@@ -12,7 +12,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { MillraceError } from "../../client/errors.js";
 import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, ReusedBuffer } from "./map_index.js";
+import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
 import { parseS3Url, type S3Place } from "./s3_url.js";
 
 function createClient(): S3Client {
@@ -76,7 +76,7 @@ export class S3Exchange implements Exchange {
   readonly #bucket: string;
   readonly #prefix: string;
   readonly #indexes: MapIndexes;
-  readonly #output = new ReusedBuffer();
+  readonly #output = new OutputBuffer();
 
   constructor(url: string, plan: ExchangePlan) {
     const place = parseS3Url(url);
@@ -93,7 +93,7 @@ export class S3Exchange implements Exchange {
   }
 
   async openOutput(map: number, _attempt: number, sizeBytes: number): Promise<MapOutput> {
-    const buffer = this.#output.take(sizeBytes);
+    const { bytes: buffer, release } = await this.#output.take(sizeBytes);
     return {
       buffer,
       commit: async (offsets, checksums) => {
@@ -103,9 +103,11 @@ export class S3Exchange implements Exchange {
           await this.#put(this.#key(map, "index"), encodeMapIndex({ offsets, checksums }));
         } catch (error) {
           throw storeError(this.#url, error);
+        } finally {
+          release();
         }
       },
-      abort: async () => undefined,
+      abort: async () => release(),
     };
   }
 

@@ -551,7 +551,7 @@ Result<ObjectInfo> ShmClient::put_parts(std::string_view key, ConstSpan bytes, C
     Allocation where;
     allocate(*grant, 0, part, &where);
     const uint32_t crc = copy_crc32c(where.payload(), bytes.data, part, 0);
-    finish(where, EntryKind::kPart, {}, part, crc);
+    finish(where, EntryKind::kPart, "", part, crc);
     uint64_t position;
     while (!push(where, &position)) {
       if (Status failed = wait_acked(pushed_ - limits::kSealRingSlots / 2); !failed.ok()) return failed;

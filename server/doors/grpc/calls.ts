@@ -13,22 +13,6 @@ import { toStatus } from "../../../proto/error_codec.js";
 import { MillraceError } from "../../../proto/errors.js";
 import type { GrpcDoorContext } from "./context.js";
 
-/** Calls that would not end by themselves: watches and waits. A shutdown ends them. */
-export class OpenStreams {
-  private readonly enders = new Set<(error: MillraceError) => void>();
-
-  /** Returns what takes the call off the list again. */
-  add(end: (error: MillraceError) => void): () => void {
-    this.enders.add(end);
-    return () => this.enders.delete(end);
-  }
-
-  endAll(error: MillraceError): void {
-    for (const end of [...this.enders]) end(error);
-    this.enders.clear();
-  }
-}
-
 /** The status to fail a call with. Only what is our fault is logged as an error. */
 export function failure(
   context: GrpcDoorContext,

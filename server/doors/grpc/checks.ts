@@ -16,7 +16,10 @@ export class Checks {
   /** As a key, but may be empty. */
   prefix(key: Uint8Array, field = "prefix"): Uint8Array {
     if (key.length > this.keyBytesMax) {
-      throw new MillraceError("KEY_TOO_LONG", `${field} has ${key.length} bytes, the most is ${this.keyBytesMax}`);
+      throw new MillraceError(
+        "KEY_TOO_LONG",
+        `${field} has ${key.length} bytes, the most is ${this.keyBytesMax}`,
+      );
     }
     if (!isUtf8(key)) throw new MillraceError("INVALID_ARGUMENT", `${field} must be UTF-8`);
     return key;
@@ -25,7 +28,10 @@ export class Checks {
   condition(message: ConditionMessage | null): Condition {
     if (message === null) return NO_CONDITION;
     if (message.ifAbsent && message.ifSequence !== 0) {
-      throw new MillraceError("INVALID_ARGUMENT", "if_absent and if_sequence exclude each other; set one of them");
+      throw new MillraceError(
+        "INVALID_ARGUMENT",
+        "if_absent and if_sequence exclude each other; set one of them",
+      );
     }
     return { ifAbsent: message.ifAbsent, ifSequence: message.ifSequence };
   }

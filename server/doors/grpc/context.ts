@@ -4,7 +4,7 @@ import type { NodeMessage } from "../../../proto/messages.js";
 import type { Engine } from "../../engine/engine.js";
 import type { Namespaces } from "../../namespaces/namespaces.js";
 import type { Shuffles } from "../../shuffles/shuffles.js";
-import type { OpenStreams } from "./calls.js";
+import type { OpenStreams } from "./open_streams.js";
 
 export interface DoorLog {
   error(fields: object, message: string): void;

@@ -17,7 +17,13 @@ const SERVER_OPTIONS: ServerOptions = {
   "grpc.keepalive_timeout_ms": 20_000,
 };
 
-const SERVICES = ["", "millrace.v1.Namespaces", "millrace.v1.Objects", "millrace.v1.Shuffles", "millrace.v1.Nodes"];
+const SERVICES = [
+  "",
+  "millrace.v1.Namespaces",
+  "millrace.v1.Objects",
+  "millrace.v1.Shuffles",
+  "millrace.v1.Nodes",
+];
 
 export class GrpcDoor {
   private readonly server = new Server(SERVER_OPTIONS);
@@ -38,10 +44,17 @@ export class GrpcDoor {
   async listen(host: string, port: number): Promise<string> {
     const shownHost = host.includes(":") ? `[${host}]` : host;
     const bound = await new Promise<number>((resolve, reject) => {
-      this.server.bindAsync(`${shownHost}:${port}`, ServerCredentials.createInsecure(), (error, boundPort) => {
-        if (error === null) resolve(boundPort);
-        else reject(new MillraceError("UNAVAILABLE", `cannot listen on ${shownHost}:${port}: ${error.message}`));
-      });
+      this.server.bindAsync(
+        `${shownHost}:${port}`,
+        ServerCredentials.createInsecure(),
+        (error, boundPort) => {
+          if (error === null) resolve(boundPort);
+          else
+            reject(
+              new MillraceError("UNAVAILABLE", `cannot listen on ${shownHost}:${port}: ${error.message}`),
+            );
+        },
+      );
     });
     return `${shownHost}:${bound}`;
   }

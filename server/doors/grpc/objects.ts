@@ -28,8 +28,8 @@ const NO_BYTES = new Uint8Array(0);
 
 export function objectsService(context: GrpcDoorContext): UntypedServiceImplementation {
   const { engine, namespaces, limits } = context;
-  const checks = new Checks(limits["keyBytesMax"] as number);
-  const listPageMax = limits["listPageMax"] as number;
+  const checks = new Checks(limits.keyBytesMax as number);
+  const listPageMax = limits.listPageMax as number;
   const chunks = new ChunkPool();
   const { responseSerialize: encodeInfo } = context.contract.objects.Get;
 
@@ -60,7 +60,8 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
       while (fields !== null || sentBytes < rangeBytes) {
         const chunk = chunks.take(rangeBytes - sentBytes);
         const bytes = reader.read(chunk.data);
-        if (bytes === 0 && sentBytes < rangeBytes) throw new MillraceError("INTERNAL", "the object ended early");
+        if (bytes === 0 && sentBytes < rangeBytes)
+          throw new MillraceError("INTERNAL", "the object ended early");
         const sending = out.send(chunk.encode(fields, bytes)).then((taken) => {
           if (taken) chunks.giveBack(chunk);
         });
@@ -102,7 +103,10 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
       limit === 0 ? listPageMax : Math.min(limit, listPageMax),
     );
     engine.count(namespace, "grpc", 0, 0, 1);
-    return { objects: page.objects.map((object) => toMessage(object.key, object)), truncated: page.truncated };
+    return {
+      objects: page.objects.map((object) => toMessage(object.key, object)),
+      truncated: page.truncated,
+    };
   }
 
   function copy(request: CopyRequest): ObjectInfoMessage {

@@ -7,7 +7,7 @@
  * Chunks are copied into the store as they arrive; while the store has no room, reading stops, and HTTP/2's flow
  * control makes the sender wait.
  */
-import type { sendUnaryData, ServerReadableStream } from "@grpc/grpc-js";
+import type { ServerReadableStream, sendUnaryData } from "@grpc/grpc-js";
 import { MillraceError } from "../../../proto/errors.js";
 import type { ObjectInfoMessage, PutHeader, PutRequest, PutTrailer } from "../../../proto/messages.js";
 import type { Draft } from "../../engine/engine.js";
@@ -92,11 +92,7 @@ export class PutStream {
     const key = this.checks.key(header.key);
     this.checks.condition(header.condition);
     if (header.sizeKnown) this.checkLimits(header.sizeBytes, namespace);
-    this.draft = this.context.engine.begin(
-      header.namespace,
-      key,
-      header.sizeKnown ? header.sizeBytes : null,
-    );
+    this.draft = this.context.engine.begin(header.namespace, key, header.sizeKnown ? header.sizeBytes : null);
     this.namespace = namespace;
     this.header = header;
   }
@@ -112,7 +108,7 @@ export class PutStream {
 
   /** What waiting cannot help. */
   private checkLimits(sizeBytes: number, namespace: LiveNamespace): void {
-    const objectBytesMax = this.context.limits["objectBytesMax"] as number;
+    const objectBytesMax = this.context.limits.objectBytesMax as number;
     if (sizeBytes > objectBytesMax) {
       throw new MillraceError("OBJECT_TOO_LARGE", `an object has at most ${objectBytesMax} bytes`);
     }
@@ -164,7 +160,7 @@ export class PutStream {
 
   private onEnd(): void {
     if (this.ended) return;
-    if (this.header?.sizeKnown || this.trailer !== null) {
+    if (this.header?.sizeKnown || this.header?.endsWithTrailer || this.trailer !== null) {
       this.seal();
       return;
     }

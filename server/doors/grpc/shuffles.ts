@@ -1,6 +1,6 @@
 /** `millrace.v1.Shuffles` over the policy in server/shuffles. */
 import type { ServerUnaryCall, UntypedServiceImplementation } from "@grpc/grpc-js";
-import { MillraceError } from "../../../proto/errors.js";
+import type { MillraceError } from "../../../proto/errors.js";
 import type {
   CommitMapOutputRequest,
   CommitMapOutputResponse,
@@ -22,7 +22,7 @@ import type { GrpcDoorContext } from "./context.js";
 
 export function shufflesService(context: GrpcDoorContext): UntypedServiceImplementation {
   const { shuffles, namespaces, limits } = context;
-  const checks = new Checks(limits["keyBytesMax"] as number);
+  const checks = new Checks(limits.keyBytesMax as number);
 
   async function locate(
     request: LocatePartitionRequest,

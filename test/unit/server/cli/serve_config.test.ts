@@ -52,9 +52,12 @@ describe("addresses and durations", () => {
     expect(parseDuration("1.5h")).toBe(5_400_000);
   });
 
-  it.each(["", "host", "host:", "host:65536", "::1:80", "host:http", "a b:1"])("refuses the address %j", (text) => {
-    expect(() => parseAddress(text)).toThrow(UsageError);
-  });
+  it.each(["", "host", "host:", "host:65536", "::1:80", "host:http", "a b:1"])(
+    "refuses the address %j",
+    (text) => {
+      expect(() => parseAddress(text)).toThrow(UsageError);
+    },
+  );
 
   it.each(["", "5", "s", "-1s", "1y"])("refuses the duration %j", (text) => {
     expect(() => parseDuration(text)).toThrow(UsageError);
@@ -75,7 +78,12 @@ describe("serve's settings", () => {
   });
 
   it("come from a flag before the environment before the file", () => {
-    const config = configFile({ dram: "32MiB", grpc: "127.0.0.1:1", hugePages: "off", socket: "/tmp/file.sock" });
+    const config = configFile({
+      dram: "32MiB",
+      grpc: "127.0.0.1:1",
+      hugePages: "off",
+      socket: "/tmp/file.sock",
+    });
     const resolved = resolveServeConfig(
       { config, dram: "64MiB" },
       { MILLRACE_DRAM: "48MiB", MILLRACE_GRPC: "127.0.0.1:2", MILLRACE_SOCKET: "" },
@@ -90,7 +98,10 @@ describe("serve's settings", () => {
   });
 
   it("may close the doors that may be closed", () => {
-    expect(resolveServeConfig({ socket: "off", data: "off" }, {})).toMatchObject({ socketPath: null, data: null });
+    expect(resolveServeConfig({ socket: "off", data: "off" }, {})).toMatchObject({
+      socketPath: null,
+      data: null,
+    });
     expect(() => resolveServeConfig({ grpc: "off" }, {})).toThrow(/cannot be off/);
   });
 

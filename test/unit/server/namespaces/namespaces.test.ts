@@ -159,7 +159,9 @@ describe("create", () => {
     expect(attempt({ leaseMs: 99 })).toBe("INVALID_ARGUMENT");
     expect(attempt({ leaseMs: 1e12 })).toBe("INVALID_ARGUMENT");
     expect(attempt({ atEnd: "flush s3://b" })).toBe("UNSUPPORTED");
-    expect(attempt({ expectedBytes: 11, limits: { ...OPTIONS.limits, sizeBytes: 10 } })).toBe("INVALID_ARGUMENT");
+    expect(attempt({ expectedBytes: 11, limits: { ...OPTIONS.limits, sizeBytes: 10 } })).toBe(
+      "INVALID_ARGUMENT",
+    );
     expect(attempt({ limits: { ...OPTIONS.limits, dramBytes: 2 ** 53 } })).toBe("INVALID_ARGUMENT");
     expect(store.live.size).toBe(1);
   });

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Pace } from "../../../../server/namespaces/pace.js";
 
-const seed = Number(process.env["MILLRACE_SEED"] ?? Date.now() % 2 ** 31);
+const seed = Number(process.env.MILLRACE_SEED ?? Date.now() % 2 ** 31);
 console.log(`pace.test seed ${seed}`);
 
 describe("Pace", () => {

@@ -50,7 +50,13 @@ function produce(objects: Objects, map: number, attempt: number, lengths: readon
   const key = `s/${map}/${attempt}`;
   const offsets = offsetsOf(lengths);
   objects.seal(key, offsets.at(-1) as number);
-  return { map, attempt, key: Buffer.from(key), offsets, checksums: lengths.map((_, index) => map * 1000 + index) };
+  return {
+    map,
+    attempt,
+    key: Buffer.from(key),
+    offsets,
+    checksums: lengths.map((_, index) => map * 1000 + index),
+  };
 }
 
 function codeOf(work: () => unknown): string {
@@ -62,7 +68,7 @@ function codeOf(work: () => unknown): string {
   return "OK";
 }
 
-const seed = Number(process.env["MILLRACE_SEED"] ?? Date.now() % 2 ** 31);
+const seed = Number(process.env.MILLRACE_SEED ?? Date.now() % 2 ** 31);
 console.log(`shuffles.test seed ${seed}`);
 
 describe("the first commit of a map", () => {
@@ -112,17 +118,15 @@ describe("locate", () => {
   it("gives extents whose totals equal the offsets committed", () => {
     fc.assert(
       fc.property(
-        fc
-          .integer({ min: 1, max: 8 })
-          .chain((partitions) =>
-            fc.array(
-              fc.array(fc.oneof(fc.nat(1000), fc.constant(0), fc.constant(2 ** 33)), {
-                minLength: partitions,
-                maxLength: partitions,
-              }),
-              { minLength: 1, maxLength: 8 },
-            ),
+        fc.integer({ min: 1, max: 8 }).chain((partitions) =>
+          fc.array(
+            fc.array(fc.oneof(fc.nat(1000), fc.constant(0), fc.constant(2 ** 33)), {
+              minLength: partitions,
+              maxLength: partitions,
+            }),
+            { minLength: 1, maxLength: 8 },
           ),
+        ),
         fc.infiniteStream(fc.nat()),
         (matrix, order) => {
           const partitions = (matrix[0] as number[]).length;
@@ -157,7 +161,13 @@ describe("locate", () => {
     shuffles.commit(NS, "s", produce(objects, 1, 0, [5]));
     expect(shuffles.locate(NS, "s", 0)).toMatchObject({ complete: false, extents: [{ map: 1 }] });
     shuffles.commit(NS, "s", produce(objects, 0, 0, [6]));
-    expect(await waiting).toMatchObject({ complete: true, extents: [{ map: 0, length: 6 }, { map: 1, length: 5 }] });
+    expect(await waiting).toMatchObject({
+      complete: true,
+      extents: [
+        { map: 0, length: 6 },
+        { map: 1, length: 5 },
+      ],
+    });
   });
 
   it("stops waiting when a map is lost, the caller leaves, the shuffle or the namespace ends", async () => {
@@ -191,7 +201,11 @@ describe("lost map outputs", () => {
     expect(shuffles.reportLost(NS, "s", [2, 0, 3])).toEqual([0, 2]);
     expect([...objects.byKey.keys()]).toEqual(["s/1/0"]);
     expect(() => shuffles.locate(NS, "s", 0)).toThrowError(/map 0, 2 is lost; run these map tasks again/);
-    expect(shuffles.describe(NS, "s")).toMatchObject({ committed: 1, lostMaps: [0, 2], partitionBytes: [1, 1] });
+    expect(shuffles.describe(NS, "s")).toMatchObject({
+      committed: 1,
+      lostMaps: [0, 2],
+      partitionBytes: [1, 1],
+    });
     shuffles.commit(NS, "s", produce(objects, 0, 1, [9, 9]));
     shuffles.commit(NS, "s", produce(objects, 2, 1, [9, 9]));
     expect(shuffles.locate(NS, "s", 1).extents).toMatchObject([
@@ -252,7 +266,9 @@ describe("what comes from outside", () => {
     expect(codeOf(() => shuffles.create(NS, "a b", 1, 1, new Uint8Array()))).toBe("INVALID_ARGUMENT");
     expect(codeOf(() => shuffles.create(NS, "x", 0, 1, new Uint8Array()))).toBe("INVALID_ARGUMENT");
     expect(codeOf(() => shuffles.create(NS, "x", 1, 65_537, new Uint8Array()))).toBe("INVALID_ARGUMENT");
-    expect(codeOf(() => shuffles.create(NS, "x", 1 << 20, 65_536, new Uint8Array()))).toBe("RESOURCE_EXHAUSTED");
+    expect(codeOf(() => shuffles.create(NS, "x", 1 << 20, 65_536, new Uint8Array()))).toBe(
+      "RESOURCE_EXHAUSTED",
+    );
   });
 
   it("keeps index memory within its limit and gives it back", async () => {

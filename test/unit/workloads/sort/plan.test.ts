@@ -1,24 +1,31 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import {
+  callRanges,
   defaultPartitions,
   PARTITIONS_MAX,
-  reduceRanges,
   sampleRecords,
 } from "../../../../workloads/sort/plan.js";
 
-it("reduce calls cover every partition once, in order, and get smaller", () => {
+it("calls cover every piece once, in order, and take less and less", () => {
   fc.assert(
     fc.property(
-      fc.integer({ min: 1, max: 5_000 }),
+      fc.array(fc.integer({ min: 1, max: 1000 }), { maxLength: 500 }),
       fc.integer({ min: 1, max: 64 }),
-      (partitions, workers) => {
-        const ranges = reduceRanges(partitions, workers);
+      fc.integer({ min: 1, max: 32 }),
+      (sizes, workers, countMax) => {
+        const ranges = callRanges(sizes, workers, countMax);
         const covered = ranges.flatMap(({ first, count }) =>
           Array.from({ length: count }, (_, i) => first + i),
         );
-        expect(covered).toEqual(Array.from({ length: partitions }, (_, i) => i));
-        expect(ranges.filter(({ count }, i) => count > (ranges[i - 1]?.count ?? count))).toEqual([]);
+        expect(covered).toEqual(sizes.map((_, i) => i));
+        expect(ranges.filter(({ count }) => count < 1 || count > countMax)).toEqual([]);
+        let left = sizes.reduce((sum, size) => sum + size, 0);
+        for (const { first, count } of ranges) {
+          const taken = sizes.slice(first, first + count).reduce((sum, size) => sum + size, 0);
+          if (count > 1) expect(taken).toBeLessThanOrEqual(left / (2 * workers));
+          left -= taken;
+        }
       },
     ),
     { numRuns: 50 },
