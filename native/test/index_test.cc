@@ -11,6 +11,7 @@
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "test/test_support.h"
 
@@ -305,6 +306,44 @@ void write_around_readers(Index& index, std::atomic<uint64_t>& newest, uint64_t 
     for (uint32_t i = 0; i < keys; ++i) {
       ASSERT_TRUE(index.remove(kStable + static_cast<uint32_t>(round % 2) * keys + i).has_value());
     }
+  }
+}
+
+// A reader that is held up while its table is split, freed and filled with other keys must look again. Here the
+// writer works in the middle of the lookup, so that it happens each time and not once in a million.
+TEST(IndexReaders, AMissInATableThatMovedIsLookedUpAgain) {
+  constexpr uint32_t kFirst = 1, kSecond = 2;
+  // One home bucket for both and one tag for all: the probe for the second comes past the first.
+  const auto hash = [](uint32_t key) {
+    const uint64_t plain = plain_hash(key) & ~uint64_t{0xffff};
+    return 0x7777 | (key <= kSecond ? (plain & ~(uint64_t{0x1ff} << 16)) | uint64_t{5} << 16 : plain);
+  };
+  for (uint32_t keys_meanwhile : {4000u, 8000u, 30000u, 100000u}) {
+    Index index(hash);
+    ASSERT_OK(index.put(kFirst, 300));
+    ASSERT_OK(index.put(kSecond, 300));
+    bool interrupted = false;
+    std::optional<SlotRef> found;
+    EXPECT_TRUE(index.writer().view().find(hash(kSecond), [&](SlotRef ref) {
+      if (!std::exchange(interrupted, true)) {
+        for (uint32_t key = 0; key < keys_meanwhile; ++key) EXPECT_OK(index.put(1000 + key, 300));
+        return false;
+      }
+      if (ref.segment != kSecond) return false;
+      found = ref;
+      return true;
+    })) << keys_meanwhile;
+    EXPECT_TRUE(interrupted);
+    EXPECT_TRUE(found.has_value());
+    // What is not there is a miss in the end, also of a reader that was held up.
+    interrupted = false;
+    EXPECT_FALSE(index.writer().view().find(hash(kFirst), [&](SlotRef) {
+      if (!std::exchange(interrupted, true)) {
+        EXPECT_TRUE(index.remove(kFirst).has_value());
+        for (uint32_t key = 0; key < keys_meanwhile; ++key) EXPECT_OK(index.put(200000 + key, 300));
+      }
+      return false;
+    }));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "store/segment.h"
 #include "store/store.h"
 #include "test/store_support.h"
 
@@ -315,9 +316,8 @@ TEST(Retiring, MemoryIsUsedAgainOnceConfirmed) {
 
 // --- a hostile client
 
-// Whatever a client has written into its segments, every operation ends in a value or a typed error, and objects
-// that lie elsewhere are unharmed. AddressSanitizer is the witness that nothing reaches outside of a segment;
-// segments are whole mappings, so the guard is what lies around them.
+// Whatever a client has written into its segments, every operation ends in a value or a typed error, views lie in
+// their segments, and objects that lie elsewhere are unharmed.
 class HostileClient : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -343,6 +343,9 @@ class HostileClient : public ::testing::Test {
   static void touch(const ObjectView& view) {
     uint8_t sum = 0;
     for (const ConstSpan& span : view.spans) {
+      EXPECT_TRUE(std::any_of(view.segments.begin(), view.segments.end(), [&](const auto& segment) {
+        return span.data >= segment->data() + kSegmentHeaderBytes && span.data + span.bytes <= segment->data() + segment->bytes();
+      })) << "a view of bytes outside of its segments";
       for (uint64_t at = 0; at < span.bytes; at += 512) sum ^= span.data[at];
       if (span.bytes > 0) sum ^= span.data[span.bytes - 1];
     }
@@ -458,6 +461,45 @@ TEST_F(HostileClient, SealsEntriesThatItForged) {
   expect_unharmed();
   client.disconnect();
   use_everything(random);
+  expect_unharmed();
+}
+
+// An entry that is now long with its payload near and now shorter with its payload further on, both within the
+// segment: the length of one with the place of the other is not.
+TEST_F(HostileClient, FlickersBetweenTwoShapes) {
+  if (MILLRACE_TEST_TSAN) GTEST_SKIP() << "races on purpose";
+  LocalClient client(ns);
+  auto grant = client.reserve(100000);
+  ASSERT_OK(grant);
+  uint8_t* data = client.writable(grant->segment);
+  const uint64_t at = grant->begin;
+  const uint64_t near_offset = 48, far_offset = kPayloadOffsetMax / 16 * 16;
+  const uint64_t near_bytes = grant->end - at - near_offset, far_bytes = grant->end - at - far_offset;
+  write_entry_header(data, at, EntryKind::kObject, "bad-1", near_bytes, 0, near_offset);
+  ASSERT_OK(ns->seal(client.session(), grant->segment, at, {}));
+  std::atomic<bool> stop{false};
+  uint64_t outside = 0;
+  std::thread flicker([&] {
+    const auto write = [&](uint64_t bytes, uint64_t offset) {
+      const auto offset_16 = static_cast<uint16_t>(offset);
+      std::memcpy(data + at + offsetof(EntryHeader, payload_bytes), &bytes, 8);
+      std::memcpy(data + at + offsetof(EntryHeader, payload_offset), &offset_16, 2);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    };
+    while (!stop.load(std::memory_order_relaxed)) {
+      write(near_bytes, near_offset);
+      write(far_bytes, far_offset);
+    }
+  });
+  for (int i = 0; i < (test::kSanitized ? 50000 : 300000); ++i) {
+    auto view = ns->get("bad-1");
+    if (!view.ok()) continue;
+    outside += view->spans.size() != 1 ||
+               view->spans[0].data + view->spans[0].bytes > view->segments[0]->data() + view->segments[0]->bytes();
+  }
+  stop.store(true);
+  flicker.join();
+  EXPECT_EQ(outside, 0u) << "views of bytes outside of their segment";
   expect_unharmed();
 }
 

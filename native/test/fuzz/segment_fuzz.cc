@@ -3,6 +3,7 @@
 // The first byte says how the rest is used:
 //   even: as a whole segment, for its header, for an entry at every place and for every manifest
 //   odd:  as what a client writes into its grant, between operations of a store that are also read from the input
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <string>
 
 #include "base/crc32c.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 namespace millrace {
@@ -189,7 +191,13 @@ void act(Input input) {
       case 8: {
         auto view = ns.get(key_of(input.byte()), action & 0x80 ? input.byte() : 0, action & 0x40 ? input.byte() : 0);
         if (!view.ok()) break;
-        for (const ConstSpan& span : view->spans) sink = touch(span.data, span.bytes);
+        check(view->spans.size() <= view->segments.size());
+        for (size_t i = 0; i < view->spans.size(); ++i) {
+          const ConstSpan& span = view->spans[i];
+          const Segment& segment = *view->segments[i];
+          check(span.data >= segment.data() + kSegmentHeaderBytes && span.data + span.bytes <= segment.data() + segment.bytes());
+          sink = touch(span.data, span.bytes);
+        }
         break;
       }
       case 9:
