@@ -42,7 +42,7 @@ interface NativeHandle {
     events: (bits: number) => void,
     forgotten: (segments: number[]) => void,
     lost: (error: Error) => void,
-  ): void;
+  ): unknown;
   expect(change: number): void;
   close(): void;
   put(id: number, key: Key, data: Uint8Array, ifAbsent: boolean, ifSequence: number): void;
@@ -141,6 +141,8 @@ abstract class NativeTransport {
   protected copiesAvoidedBytes = 0;
   protected failure: MillraceError | null = null;
   protected readonly numbers: Float64Array;
+  /** The native side holds them weakly, so that a transport that nobody closed can be collected. */
+  protected readonly handlers: unknown;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #flushScheduled = false;
@@ -148,7 +150,7 @@ abstract class NativeTransport {
 
   constructor(protected readonly native: NativeHandle) {
     this.numbers = native.numbers;
-    native.setHandlers(
+    this.handlers = native.setHandlers(
       (count, slab, values) => this.#completions(count, slab, values),
       (bits) => this.events(bits),
       (segments) => this.forgotten(segments),
@@ -635,17 +637,23 @@ class ShmTransport extends NativeTransport implements Transport {
     try {
       if (data.byteLength > this.native.sharedEntryBytesMax) {
         this.#enqueueLarge(key, copyOf(data));
-      } else if (
-        this.#backlog.length > this.#backlogDone ||
-        this.native.pushPut(key, data, false, true) < 0
-      ) {
-        if (this.#backlogBytes + data.byteLength > BACKLOG_BYTES_MAX) {
-          throw new MillraceError(
-            "RESOURCE_EXHAUSTED",
-            "too many puts wait for room in the store; await flush()",
-          );
+      } else {
+        // The backlog goes first; the event loop may not turn for long, so it is worked off here as well.
+        if (this.#backlog.length > this.#backlogDone)
+          this.#workOffBacklog(this.#backlogBytes > BACKLOG_BYTES_MAX / 8);
+        if (this.#backlog.length > this.#backlogDone || this.native.pushPut(key, data, false, true) < 0) {
+          if (this.#backlogBytes + data.byteLength > BACKLOG_BYTES_MAX) {
+            throw new MillraceError(
+              "RESOURCE_EXHAUSTED",
+              "too many puts wait for room in the store; await flush()",
+            );
+          }
+          this.#delay({
+            key: typeof key === "string" ? key : copyOf(key),
+            data: copyOf(data),
+            deferred: null,
+          });
         }
-        this.#delay({ key: typeof key === "string" ? key : copyOf(key), data: copyOf(data), deferred: null });
       }
     } catch (error) {
       throw MillraceError.from(error);
@@ -872,12 +880,12 @@ class ShmTransport extends NativeTransport implements Transport {
     }
   }
 
-  /** Pushes what waits, as far as there is room; the next event goes on from there. */
-  #workOffBacklog(): void {
+  /** Pushes what waits, as far as there is room (`wait`: for some milliseconds); the next event goes on from there. */
+  #workOffBacklog(wait = false): void {
     while (this.#backlogDone < this.#backlog.length) {
       const put = this.#backlog[this.#backlogDone]!;
       try {
-        const position = this.native.pushPut(put.key, put.data, put.deferred !== null, false);
+        const position = this.native.pushPut(put.key, put.data, put.deferred !== null, wait);
         if (position === -1 && !this.native.room(lengthOfKey(put.key), put.data.byteLength)) return;
         if (position === -1) continue;
         if (position === -2) {
@@ -917,7 +925,8 @@ function infoAt(out: Float64Array, at: number): ObjectInfo {
 
 /** Writes an object straight into segments: in one entry where its size is known (or it stays small), else in parts. */
 class ShmWriter implements ObjectWriter {
-  #window: ArrayBuffer | null = null;
+  /** Of the part that is being filled, as `windowOf` takes it; 0: there is none. */
+  #segment = 0;
   #offset = 0;
   #capacity = 0;
   #filled = 0;
@@ -949,7 +958,7 @@ class ShmWriter implements ObjectWriter {
       );
     }
     await this.#nextPart(bytes);
-    const view = new Uint8Array(this.#window!, this.#offset + this.#filled, bytes);
+    const view = new Uint8Array(this.transport.windowOf(this.#segment), this.#offset + this.#filled, bytes);
     this.#filled += bytes;
     this.#total += bytes;
     return view;
@@ -970,8 +979,8 @@ class ShmWriter implements ObjectWriter {
 
   async seal(options: Condition & { crc32c?: number } = {}): Promise<ObjectInfo> {
     this.#check();
-    if (this.#window === null) await this.#nextPart(0);
-    if (this.#parts > 0 && this.#window !== null) await this.#endPart();
+    if (this.#segment === 0) await this.#nextPart(0);
+    if (this.#parts > 0 && this.#segment !== 0) await this.#endPart();
     this.#ended = true;
     const id = this.transport.nextId();
     try {
@@ -1013,15 +1022,15 @@ class ShmWriter implements ObjectWriter {
 
   /** Makes sure that the current part has room for `bytes` more; ends it and begins another where not. */
   async #nextPart(bytes: number): Promise<void> {
-    if (this.#window !== null && this.#capacity - this.#filled >= bytes) return;
-    if (this.#window !== null) await this.#endPart();
+    if (this.#segment !== 0 && this.#capacity - this.#filled >= bytes) return;
+    if (this.#segment !== 0) await this.#endPart();
     const wanted = Math.max(bytes, this.#nextPartBytes);
     try {
       while (!this.native.writerAllocate(this.writer, wanted)) await this.transport.nextEvent();
     } catch (error) {
       throw MillraceError.from(error);
     }
-    this.#window = this.transport.windowOf(this.native.out[0]!);
+    this.#segment = this.native.out[0]!;
     this.#offset = this.native.out[1]!;
     this.#capacity = wanted;
     this.#filled = 0;
@@ -1037,7 +1046,7 @@ class ShmWriter implements ObjectWriter {
       throw MillraceError.from(error);
     }
     if (this.#filled > 0) this.#parts++;
-    this.#window = null;
+    this.#segment = 0;
     this.#filled = 0;
     this.#capacity = 0;
   }

@@ -37,7 +37,7 @@ constexpr uint64_t kSlabBytesMax = 64 * KiB;
 constexpr uint64_t kSlabPayloadBytesMax = 4 * KiB;  // larger payloads get an ArrayBuffer of their own
 constexpr uint64_t kInlineCopyBytesMax = 1 * MiB;   // larger copies go to a thread of the pool
 constexpr uint32_t kSettleSpinMicroseconds = 50;
-constexpr uint32_t kGrantWaitMs = 20;  // of an enqueued put: back-pressure, before it is queued in JavaScript
+constexpr uint32_t kGrantWaitMs = 50;  // of an enqueued put: back-pressure, before it is queued in JavaScript
 
 enum Event : uint32_t { kGrants = 1, kAcked = 2 };
 
@@ -89,8 +89,10 @@ struct Session final : ShmClient::Waker, Channel::Sink, Channel::Events, std::en
   napi_threadsafe_function tsfn = nullptr;
   bool referenced = false;  // the event loop waits for us
   uint64_t expected = 0;    // replies and acks that JavaScript waits for
-  napi_ref handlers[4] = {nullptr, nullptr, nullptr, nullptr};
-  enum Handler { kCompletions, kEvents, kForgotten, kLost };
+  // An array of JavaScript's handlers, which JavaScript keeps. Strong only while something is expected, so that a
+  // transport that nobody holds any more is collected.
+  napi_ref handlers = nullptr;
+  enum Handler { kCompletions, kEvents, kForgotten, kLost, kHandlers };
   double* numbers = nullptr;
   napi_ref numbers_reference = nullptr;
   double* out = nullptr;
@@ -153,8 +155,14 @@ struct Session final : ShmClient::Waker, Channel::Sink, Channel::Events, std::en
     expected = static_cast<uint64_t>(std::max<int64_t>(0, static_cast<int64_t>(expected) + change));
     if (closed || (expected > 0) == referenced) return;
     referenced = expected > 0;
-    if (referenced) napi_ref_threadsafe_function(env, tsfn);
-    else napi_unref_threadsafe_function(env, tsfn);
+    uint32_t count;
+    if (referenced) {
+      napi_ref_threadsafe_function(env, tsfn);
+      if (handlers != nullptr) napi_reference_ref(env, handlers, &count);
+    } else {
+      napi_unref_threadsafe_function(env, tsfn);
+      if (handlers != nullptr) napi_reference_unref(env, handlers, &count);
+    }
   }
   void close();
   void detach_windows();
@@ -246,9 +254,9 @@ napi_value make_page(napi_env raw_env, const ListPage& page) {
 }
 
 void Session::call_handler(Handler handler, size_t count, const napi_value* arguments) {
-  if (handlers[handler] == nullptr) return;
-  napi_value function, undefined;
-  napi_get_reference_value(env, handlers[handler], &function);
+  napi_value list = nullptr, function, undefined;
+  if (handlers == nullptr || napi_get_reference_value(env, handlers, &list) != napi_ok || list == nullptr) return;
+  napi_get_element(env, list, handler, &function);
   napi_get_undefined(env, &undefined);
   napi_call_function(env, undefined, function, count, arguments, nullptr);
 }
@@ -409,6 +417,10 @@ void Session::close() {
     if (tsfn != nullptr) napi_release_threadsafe_function(tsfn, napi_tsfn_abort);
     tsfn = nullptr;
   }
+  // Not when the handle is collected, whenever that is: the index, the ring and the socket go now, the socket at the
+  // latest with the last mapping, whose end it tells the daemon.
+  shm.reset();
+  channel.reset();
 }
 
 // --- arguments
@@ -820,9 +832,10 @@ napi_value js_push_put(napi_env env, napi_callback_info info) {
   pushed = shm.try_put(key.view, bytes.data, bytes.bytes, &position, where);
   if (__builtin_expect(pushed != ShmClient::Push::kPushed, 0)) {
     napi_get_value_bool(env, arguments[3], &wait);
-    if (wait) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kGrantWaitMs);
+    while (wait && pushed != ShmClient::Push::kPushed && std::chrono::steady_clock::now() < until) {
       if (pushed == ShmClient::Push::kRingFull) {
-        shm.spin_acked(shm.pushed() - limits::kSealRingSlots / 2, kGrantWaitMs * 1000);
+        shm.spin_acked(shm.pushed() - limits::kSealRingSlots / 2, 1000);
       } else {
         shm.wait_mail(kGrantWaitMs);
       }
@@ -1204,24 +1217,25 @@ napi_value js_expect(napi_env env, napi_callback_info info) {
   return nothing(env);
 }
 
-// setHandlers(completions, events, forgotten, lost)
+// setHandlers(completions, events, forgotten, lost): once. What it returns must be kept for as long as handlers are
+// to be called.
 napi_value js_set_handlers(napi_env env, napi_callback_info info) {
-  size_t count = 4;
-  napi_value arguments[4];
+  size_t count = Session::kHandlers;
+  napi_value arguments[Session::kHandlers];
   Session* session = open_session_of(env, info, &count, arguments);
   if (session == nullptr) return nullptr;
-  for (int i = 0; i < 4; ++i) {
+  napi_value list;
+  napi_create_array_with_length(env, Session::kHandlers, &list);
+  for (uint32_t i = 0; i < Session::kHandlers; ++i) {
     napi_valuetype type;
-    if (napi_typeof(env, arguments[i], &type) != napi_ok || type != napi_function) {
-      throw_status(env, Status(Code::kInvalidArgument, "handlers are functions"));
+    if (napi_typeof(env, arguments[i], &type) != napi_ok || type != napi_function || session->handlers != nullptr) {
+      throw_status(env, Status(Code::kInvalidArgument, "handlers are four functions, set once"));
       return nullptr;
     }
+    napi_set_element(env, list, i, arguments[i]);
   }
-  for (int i = 0; i < 4; ++i) {
-    if (session->handlers[i] != nullptr) napi_delete_reference(env, session->handlers[i]);
-    napi_create_reference(env, arguments[i], 1, &session->handlers[i]);
-  }
-  return nothing(env);
+  napi_create_reference(env, list, session->referenced ? 1 : 0, &session->handlers);
+  return list;
 }
 
 void cleanup_environment(void* data);
@@ -1233,10 +1247,8 @@ napi_value js_close(napi_env env, napi_callback_info info) {
   if (session == nullptr) return nullptr;
   session->detach_windows();
   session->close();
-  for (napi_ref& handler : session->handlers) {
-    if (handler != nullptr) napi_delete_reference(env, handler);
-    handler = nullptr;
-  }
+  if (session->handlers != nullptr) napi_delete_reference(env, session->handlers);
+  session->handlers = nullptr;
   napi_remove_env_cleanup_hook(env, cleanup_environment, session);
   return nothing(env);
 }

@@ -566,6 +566,7 @@ void Channel::deliver(const FrameHeader& header, const uint8_t* body, ConstSpan 
 
 void Channel::check_deadlines(Clock::time_point now) {
   deadlines_checked_at_ = now;
+  if (events_ != nullptr) events_->on_tick();
   std::vector<Pending> late;
   bool stuck = false;
   {

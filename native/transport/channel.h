@@ -73,6 +73,8 @@ class Channel {
     virtual void on_lost(const Status& why) = 0;
     // A batch of replies has been handed out.
     virtual void on_batch_end() = 0;
+    // At least once a second, while the channel has a thread.
+    virtual void on_tick() {}
   };
   struct Request {
     wire::Opcode opcode;

@@ -88,8 +88,16 @@ void ShmClient::close() {
   }
   channel_->stop();
   channel_->set_events(nullptr);
-  std::lock_guard lock(mail_mutex_);
-  mail_.clear();
+  mapping_cache_.drop_old(MappingCache::Clock::time_point::max());  // nothing would drop them later
+  {
+    std::lock_guard lock(mail_mutex_);
+    mail_.clear();
+  }
+  // Nobody looks into them any more: the channel's thread, which the bell calls, has ended.
+  index_ = IndexView();
+  index_mapping_.reset();
+  ring_ = nullptr;
+  ring_mapping_.reset();
 }
 
 // --- segments
@@ -115,7 +123,7 @@ ShmClient::MappedSegment* ShmClient::insert_segment(uint32_t number, uint64_t by
     free_slots_.pop_back();
   }
   const uint8_t* data = mapping->data();
-  by_slot_[slot].reset(new MappedSegment{number, slot, bytes, data, std::move(mapping), nullptr, hold});
+  by_slot_[slot].reset(new MappedSegment{number, slot, bytes, data, std::move(mapping), nullptr, {}, hold});
   auto& leaf = leaves_[number / kLeafSegments];
   if (leaf == nullptr) leaf = std::make_unique<Leaf>();
   (*leaf)[number % kLeafSegments] = by_slot_[slot].get();
@@ -123,6 +131,14 @@ ShmClient::MappedSegment* ShmClient::insert_segment(uint32_t number, uint64_t by
 }
 
 void ShmClient::forget_segment(MappedSegment& segment) {
+  // Nobody looks at it or writes to it: the memory may come back with the next grant.
+  if (segment.write_mapping != nullptr && segment.mapping == segment.write_mapping && !closed_ &&
+      segment.mapping.use_count() == 2) {
+    std::shared_ptr<Mapping> mapping = std::move(segment.write_mapping);
+    segment.mapping.reset();
+    mapping->on_unmapped({});  // lets go of the hold, which confirms
+    mapping_cache_.put(segment.file, std::move(mapping));
+  }
   (*leaves_[segment.number / kLeafSegments])[segment.number % kLeafSegments] = nullptr;
   free_slots_.push_back(segment.slot);
   by_slot_[segment.slot].reset();
@@ -442,7 +458,7 @@ ShmClient::Push ShmClient::try_put(std::string_view key, const void* data, uint6
   *position = pushed_;
   if (where != nullptr) *where = {current_, entry_offset, shape.payload_offset, bytes};
   if (ring_->server_sleeping.load(std::memory_order_relaxed) != 0) kick();
-  if (shape.end - grant.begin > (grant.end - grant.begin) / 2 && !prefetching_ && ahead_.empty()) prefetch();
+  if (shape.end - grant.begin > (grant.end - grant.begin) / 4 && !prefetching_ && ahead_.empty()) prefetch();
   return Push::kPushed;
 }
 
@@ -604,6 +620,7 @@ void ShmClient::take_mail() {
           item.mapping->on_unmapped([hold] {});
         }
         segment->write_mapping = item.mapping;
+        segment->file = item.file;
       }
       if (segment != nullptr && segment->write_mapping != nullptr) {
         auto mapping = segment->write_mapping;
@@ -638,13 +655,23 @@ void ShmClient::on_reply(uint64_t tag, ChannelReply& reply) {
     if (!fits) {
       mail.status = Status(Code::kProtocol, "the reply does not fit the request");
     } else if (!reply.descriptors.empty()) {
-      auto mapping = Mapping::map(reply.descriptors[0], mail.grant.segment_bytes, Mapping::Access::kWrite, false);
-      if (mapping.ok()) {
-        mail.mapping = *mapping;
-        const uint64_t from = page_floor(mail.grant.begin);
-        madvise(mail.mapping->data() + from, mail.grant.end - from, MADV_POPULATE_WRITE);
-      } else {
-        mail.status = mapping.status();
+      mail.file = FileIdentity::of(reply.descriptors[0]);
+      mail.mapping = mapping_cache_.take(mail.file, mail.grant.segment_bytes);
+      // The daemon has written its new number into it.
+      if (mail.mapping != nullptr &&
+          (!check_segment_header(mail.mapping->data(), mail.mapping->bytes()).ok() ||
+           reinterpret_cast<const SegmentHeader*>(mail.mapping->data())->number != mail.grant.segment)) {
+        mail.mapping = nullptr;
+      }
+      if (mail.mapping == nullptr) {
+        auto mapping = Mapping::map(reply.descriptors[0], mail.grant.segment_bytes, Mapping::Access::kWrite, false);
+        if (mapping.ok()) {
+          mail.mapping = *mapping;
+          const uint64_t from = page_floor(mail.grant.begin);
+          madvise(mail.mapping->data() + from, mail.grant.end - from, MADV_POPULATE_WRITE);
+        } else {
+          mail.status = mapping.status();
+        }
       }
     }
   }
@@ -684,6 +711,8 @@ void ShmClient::on_lost(const Status& why) {
 void ShmClient::on_batch_end() {
   if (waker_ != nullptr) waker_->on_batch_end();
 }
+
+void ShmClient::on_tick() { mapping_cache_.drop_old(MappingCache::Clock::now()); }
 
 void ShmClient::on_bell() {
   {

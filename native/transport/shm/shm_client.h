@@ -19,6 +19,7 @@
 #include "index/index_view.h"
 #include "segment/mapping.h"
 #include "transport/client.h"
+#include "transport/shm/mapping_cache.h"
 #include "transport/shm/ring.h"
 
 namespace millrace {
@@ -41,6 +42,7 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
     const uint8_t* data;
     std::shared_ptr<Mapping> mapping;        // for reading
     std::shared_ptr<Mapping> write_mapping;  // null where never granted
+    FileIdentity file;                       // of the write mapping
     std::weak_ptr<void> hold;                // alive while any mapping of the segment is
   };
   struct Located {
@@ -90,7 +92,8 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
   const char* kind() const override { return "shm"; }
   Result<ObjectInfo> put(std::string_view key, ConstSpan bytes, Condition condition) override;
   Result<ClientObject> get(std::string_view key, uint64_t offset, uint64_t length) override;
-  // Drops every mapping, then the connection's thread. The socket closes with the last mapping.
+  // Drops every mapping and the connection's thread; nothing may be called afterwards. The socket closes with the last
+  // mapping that somebody else keeps.
   void close() override;
 
   // --- reading
@@ -177,6 +180,7 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
   void on_namespace_dropped() override;
   void on_lost(const Status& why) override;
   void on_batch_end() override;
+  void on_tick() override;
   void on_bell();
 
   Waker* waker_;
@@ -191,6 +195,7 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
   std::vector<std::unique_ptr<Leaf>> leaves_;
   std::vector<std::unique_ptr<MappedSegment>> by_slot_;
   std::vector<uint32_t> free_slots_;
+  MappingCache mapping_cache_;
   Status failure_;
   std::function<void(uint32_t)> on_forget_;
 
@@ -209,6 +214,7 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
     Status status;
     wire::GrantReply grant{};
     std::shared_ptr<Mapping> mapping;  // null: of a segment that is mapped for writing already
+    FileIdentity file;                 // of the mapping
     uint32_t segment = 0;
   };
   std::mutex mail_mutex_;
