@@ -134,6 +134,13 @@ Status Draft::append(ConstSpan bytes) {
   return Status();
 }
 
+// Publishes an entry that the daemon itself has written.
+Result<ObjectInfo> Namespace::Impl::publish_own(Segment& segment, uint64_t entry_offset, std::string_view key) {
+  auto entry = entry_at({segment.number, entry_offset});
+  if (!entry.ok()) return entry.status();
+  return publish(segment, entry_offset, *entry, key);
+}
+
 Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, const std::vector<uint32_t>* crcs,
                                      std::optional<uint32_t> expected) {
   Draft draft = std::move(committed);
@@ -177,7 +184,7 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
     if (segment.write_end == taken_end) segment.write_end = align_up(part.payload_offset + part.bytes, limits::kEntryAlignment);
     write_entry_header(segment.data(), part.entry_offset, EntryKind::kObject, draft.key_, part.bytes, part.crc,
                        part.payload_offset - part.entry_offset);
-    return finish(in.publish(part.segment, part.entry_offset, draft.key_));
+    return finish(in.publish_own(segment, part.entry_offset, draft.key_));
   }
 
   // Parts, and a manifest that lists them.
@@ -197,7 +204,7 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   }
   write_entry_header(last.segment->data(), last.entry_offset, EntryKind::kManifest, draft.key_, manifest_bytes,
                      crc32c(0, payload, manifest_bytes), last.payload_offset - last.entry_offset);
-  auto info = in.publish(last.segment, last.entry_offset, draft.key_);
+  auto info = in.publish_own(*last.segment, last.entry_offset, draft.key_);
   if (info.ok()) {
     for (size_t i = 0; i < parts; ++i) {
       const Draft::Part& part = draft.parts_[i];

@@ -1,3 +1,5 @@
+#include <time.h>
+
 #include <chrono>
 
 #include "base/crc32c.h"
@@ -8,9 +10,11 @@ namespace millrace {
 
 namespace {
 
+// To the second; the coarse clock costs no more than a load.
 uint32_t unix_s() {
-  return static_cast<uint32_t>(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+  timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return static_cast<uint32_t>(now.tv_sec);
 }
 
 Status check_key(std::string_view key) {
@@ -143,18 +147,16 @@ void Namespace::Impl::release(SlotRef ref) {
   forget(segment, entry->end - ref.entry_offset);
 }
 
-Result<ObjectInfo> Namespace::Impl::publish(const std::shared_ptr<Segment>& segment, uint64_t entry_offset,
+Result<ObjectInfo> Namespace::Impl::publish(Segment& segment, uint64_t entry_offset, const Entry& entry,
                                             std::string_view key) {
-  const SlotRef ref{segment->number, entry_offset};
-  auto entry = entry_at(ref);
-  if (!entry.ok()) return entry.status();
-  // Sequence and state first: who finds the entry through the index finds them set.
-  auto* header = reinterpret_cast<EntryHeader*>(segment->data() + entry_offset);
-  header->sequence = last_sequence + 1;
-  header->sealed_unix_s = unix_s();
-  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
-  auto info = info_of(ref);
+  const SlotRef ref{segment.number, entry_offset};
+  auto info = info_of(ref, entry);
   if (!info.ok()) return info.status();
+  // Sequence and state first: who finds the entry through the index finds them set.
+  auto* header = reinterpret_cast<EntryHeader*>(segment.data() + entry_offset);
+  header->sequence = info->sequence = last_sequence + 1;
+  header->sealed_unix_s = info->sealed_unix_s = unix_s();
+  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
   auto before = index->put(hash_key(key), ref, [&](SlotRef other) { return key_equals(other, key); });
   if (!before.ok()) {
     header->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
@@ -162,8 +164,8 @@ Result<ObjectInfo> Namespace::Impl::publish(const std::shared_ptr<Segment>& segm
   }
   ++last_sequence;
   ++sealed_total;
-  segment->live_bytes += entry->end - entry_offset;
-  segment->write_end = std::max(segment->write_end, entry->end);
+  segment.live_bytes += entry.end - entry_offset;
+  segment.write_end = std::max(segment.write_end, entry.end);
   object_bytes += info->size_bytes;
   note_change(ref, true);
   if (*before) release(**before);
@@ -359,27 +361,30 @@ void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const E
 Result<ObjectInfo> Namespace::Impl::seal_entry(SessionId session_id, const Namespace::SealRecord& record,
                                                const Condition& condition) {
   if (dropped) return gone(name);
-  auto found = sessions.find(session_id);
-  auto segment = segment_at(record.segment);
+  Segment* segment = record.segment < segments.size() ? segments[record.segment].get() : nullptr;
   const uint64_t entry_offset = uint64_t{record.entry_unit} * limits::kEntryAlignment;
-  if (found == sessions.end() || !segment || segment->writer != session_id) {
+  if (segment == nullptr || segment->writer != session_id || session_id == kDaemon) {
     return Status(Code::kInvalidArgument, "segment " + std::to_string(record.segment) + " is not granted to this session");
   }
-  Session& session = found->second;
   auto entry = entry_at({record.segment, entry_offset}, true);
   if (!entry.ok()) return entry.status();
   if (entry->state != EntryState::kWriting) return Status(Code::kInvalidArgument, "this entry was sealed before");
-  const Status taken(Code::kInvalidArgument, "these bytes are sealed already, or lie before the grant");
+  const auto taken = [] {
+    return Status(Code::kInvalidArgument, "these bytes are sealed already, or lie before the grant");
+  };
   if (entry->kind == EntryKind::kPart) {
-    if (!segment->take(entry_offset, entry->end)) return taken;
-    session.loose_parts.emplace(PartKey{record.segment, entry->payload_offset}, entry->payload_bytes);
+    if (!segment->take(entry_offset, entry->end)) return taken();
+    sessions.at(session_id).loose_parts.emplace(PartKey{record.segment, entry->payload_offset}, entry->payload_bytes);
     seal_part(*segment, entry_offset, *entry);
     return ObjectInfo{entry->payload_bytes, last_sequence, entry->payload_crc, unix_s()};
   }
   // The key is copied: the client may write to the original.
-  const std::string key(entry->key);
+  char key_bytes[limits::kKeyBytesMax];
+  std::memcpy(key_bytes, entry->key.data(), entry->key.size());
+  const std::string_view key(key_bytes, entry->key.size());
   if (Status failed = check_condition(key, condition); !failed.ok()) return failed;
   if (entry->kind == EntryKind::kManifest) {
+    Session& session = sessions.at(session_id);
     auto manifest = read_manifest(segment->data() + entry->payload_offset, entry->payload_bytes);
     if (!manifest.ok()) return manifest.status();
     // Taken out one by one, so that a part that is listed twice is missing the second time.
@@ -394,14 +399,14 @@ Result<ObjectInfo> Namespace::Impl::seal_entry(SessionId session_id, const Names
         listed.push_back(session.loose_parts.extract(part));
       }
     }
-    if (sealed.ok()) sealed = segment->take(entry_offset, entry->end) ? publish(segment, entry_offset, key) : taken;
+    if (sealed.ok()) sealed = segment->take(entry_offset, entry->end) ? publish(*segment, entry_offset, *entry, key) : taken();
     if (!sealed.ok()) {
       for (auto& part : listed) session.loose_parts.insert(std::move(part));
     }
     return sealed;
   }
-  if (!segment->take(entry_offset, entry->end)) return taken;
-  return publish(segment, entry_offset, key);
+  if (!segment->take(entry_offset, entry->end)) return taken();
+  return publish(*segment, entry_offset, *entry, key);
 }
 
 Result<ObjectInfo> Namespace::seal(SessionId session, uint32_t segment, uint64_t entry_offset, Condition condition) {
@@ -413,9 +418,26 @@ Result<ObjectInfo> Namespace::seal(SessionId session, uint32_t segment, uint64_t
 }
 
 Status Namespace::seal_batch(SessionId session, const SealRecord* records, size_t count, size_t* failed_at) {
-  std::lock_guard lock(impl_->mutex);
+  Impl& in = *impl_;
+  std::lock_guard lock(in.mutex);
+  // The headers were written by another core and the index is large: both are asked for ahead of their turn.
+  constexpr size_t kHeaderAhead = 12, kBucketAhead = 6;
+  const auto ask_header = [&](size_t i) {
+    if (i >= count || records[i].segment >= in.segments.size() || !in.segments[records[i].segment]) return;
+    const uint8_t* at = in.segments[records[i].segment]->data() + uint64_t{records[i].entry_unit} * limits::kEntryAlignment;
+    __builtin_prefetch(at, 1);
+    __builtin_prefetch(at + sizeof(EntryHeader) + 24);
+  };
+  const auto ask_bucket = [&](size_t i) {
+    if (i >= count) return;
+    in.index->view().prefetch(
+        hash_key(in.key_of({records[i].segment, uint64_t{records[i].entry_unit} * limits::kEntryAlignment})));
+  };
+  for (size_t i = 0; i < kHeaderAhead; ++i) ask_header(i);
   for (size_t i = 0; i < count; ++i) {
-    auto sealed = impl_->seal_entry(session, records[i], Condition{});
+    ask_header(i + kHeaderAhead);
+    ask_bucket(i + kBucketAhead);
+    auto sealed = in.seal_entry(session, records[i], Condition{});
     if (!sealed.ok()) {
       *failed_at = i;
       return sealed.status();

@@ -57,7 +57,8 @@ struct Namespace::Impl {
   Result<ObjectInfo> info_of(SlotRef ref, const Entry& entry) const;
   Status check_condition(std::string_view key, const Condition& condition) const;
   // Makes the entry visible under its key and lets go of what was there.
-  Result<ObjectInfo> publish(const std::shared_ptr<Segment>& segment, uint64_t entry_offset, std::string_view key);
+  Result<ObjectInfo> publish(Segment& segment, uint64_t entry_offset, const Entry& entry, std::string_view key);
+  Result<ObjectInfo> publish_own(Segment& segment, uint64_t entry_offset, std::string_view key);
   void release(SlotRef ref);
   Result<ObjectInfo> seal_entry(SessionId session, const Namespace::SealRecord& record, const Condition& condition);
   void seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry);
