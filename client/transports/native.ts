@@ -104,7 +104,7 @@ export async function openNativeTransport(options: SessionOptions): Promise<Tran
     throw MillraceError.from(error);
   }
   return handle.kind === "shm"
-    ? new ShmTransport(handle as NativeShmHandle)
+    ? new ShmTransport(handle as NativeShmHandle, options.timeoutMs)
     : new TcpTransport(handle, options.timeoutMs);
 }
 
@@ -540,6 +540,8 @@ interface BackloggedPut {
   data: Uint8Array;
   /** Null for an enqueued put, which has no promise of its own. */
   deferred: Deferred<ObjectInfo> | null;
+  /** When it began to wait, by `performance.now()`. */
+  sinceMs: number;
 }
 
 class ShmTransport extends NativeTransport implements Transport {
@@ -558,7 +560,10 @@ class ShmTransport extends NativeTransport implements Transport {
   #eventWaiters: Deferred<void>[] = [];
   readonly #out: Float64Array;
 
-  constructor(protected override readonly native: NativeShmHandle) {
+  constructor(
+    protected override readonly native: NativeShmHandle,
+    private readonly timeoutMs: number,
+  ) {
     super(native);
     this.#out = native.out;
   }
@@ -619,7 +624,7 @@ class ShmTransport extends NativeTransport implements Transport {
       const deferred = { resolve, reject };
       try {
         if (this.#backlog.length > this.#backlogDone || this.native.pushPut(key, data, true, false) < 0) {
-          this.#delay({ key, data, deferred });
+          this.#delay({ key, data, deferred, sinceMs: performance.now() });
         } else {
           this.#puts.push(deferred);
           this.#scheduleSettle();
@@ -652,6 +657,7 @@ class ShmTransport extends NativeTransport implements Transport {
             key: typeof key === "string" ? key : copyOf(key),
             data: copyOf(data),
             deferred: null,
+            sinceMs: performance.now(),
           });
         }
       }
@@ -880,6 +886,25 @@ class ShmTransport extends NativeTransport implements Transport {
     }
   }
 
+  #leaveBacklog(): BackloggedPut {
+    const put = this.#backlog[this.#backlogDone++]!;
+    this.#backlogBytes -= put.data.byteLength;
+    return put;
+  }
+
+  /** The first fails and, where no room came, with it all that have waited long enough: not each after its own wait. */
+  #failBacklog(error: MillraceError): void {
+    const latestMs = error.code === "RESOURCE_EXHAUSTED" ? performance.now() - this.timeoutMs : -1;
+    do {
+      const { deferred } = this.#leaveBacklog();
+      if (deferred !== null) deferred.reject(error);
+      else this.#enqueueFailure ??= error;
+    } while (
+      this.#backlogDone < this.#backlog.length &&
+      this.#backlog[this.#backlogDone]!.sinceMs <= latestMs
+    );
+  }
+
   /** Pushes what waits, as far as there is room (`wait`: for some milliseconds); the next event goes on from there. */
   #workOffBacklog(wait = false): void {
     while (this.#backlogDone < this.#backlog.length) {
@@ -897,12 +922,10 @@ class ShmTransport extends NativeTransport implements Transport {
           this.#puts.push(put.deferred);
           this.#scheduleSettle();
         }
+        this.#leaveBacklog();
       } catch (error) {
-        if (put.deferred !== null) put.deferred.reject(MillraceError.from(error));
-        else this.#enqueueFailure ??= MillraceError.from(error);
+        this.#failBacklog(MillraceError.from(error));
       }
-      this.#backlogDone++;
-      this.#backlogBytes -= put.data.byteLength;
     }
     this.#backlog = [];
     this.#backlogDone = 0;

@@ -16,6 +16,7 @@ void DraftHandle::open(std::shared_ptr<Namespace> ns, Draft draft, int64_t size_
   namespace_ = std::move(ns);
   draft_ = std::move(draft);
   size_bytes_ = size_bytes;
+  if (size_bytes > 0) draft_.expect(static_cast<uint64_t>(size_bytes));
 }
 
 Napi::Value DraftHandle::write(const Napi::CallbackInfo& info) {

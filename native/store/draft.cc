@@ -26,6 +26,7 @@ Draft& Draft::operator=(Draft&& other) noexcept {
   key_ = std::move(other.key_);
   parts_ = std::move(other.parts_);
   size_bytes_ = std::exchange(other.size_bytes_, 0);
+  expected_bytes_ = std::exchange(other.expected_bytes_, 0);
   other.owner_.reset();
   other.parts_.clear();
   return *this;
@@ -117,7 +118,10 @@ Status Draft::append(ConstSpan bytes) {
   while (bytes.bytes > 0) {
     if (parts_.empty() || parts_.back().bytes == parts_.back().capacity_bytes) {
       std::lock_guard lock(in.mutex);
-      uint64_t step = std::min(std::max(bytes.bytes, std::clamp(size_bytes_, kStepBytesMin, kStepBytesMax)), kStepBytesMax);
+      const uint64_t wanted = expected_bytes_ > size_bytes_
+                                  ? expected_bytes_ - size_bytes_
+                                  : std::max(bytes.bytes, std::clamp(size_bytes_, kStepBytesMin, kStepBytesMax));
+      uint64_t step = std::min(wanted, kStepBytesMax);
       // The rest of the segment in use first, where it is worth a part.
       const uint64_t room = in.house ? in.house->room() : 0;
       if (room >= part_entry_bytes(kStepBytesMin)) step = std::min(step, room - part_entry_bytes(0));
@@ -176,12 +180,16 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   if (draft.parts_.empty()) {
     if (Status failed = in.take_part(draft, 0); !failed.ok()) return finish(failed);
   }
-  if (draft.parts_.size() == 1) {
-    Draft::Part& part = draft.parts_[0];
+  {
     // What the draft did not use goes back where nothing was written behind it.
+    const Draft::Part& part = draft.parts_.back();
     Segment& segment = *part.segment;
     const uint64_t taken_end = align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment);
     if (segment.write_end == taken_end) segment.write_end = align_up(part.payload_offset + part.bytes, limits::kEntryAlignment);
+  }
+  if (draft.parts_.size() == 1) {
+    Draft::Part& part = draft.parts_[0];
+    Segment& segment = *part.segment;
     write_entry_header(segment.data(), part.entry_offset, EntryKind::kObject, draft.key_, part.bytes, part.crc,
                        part.payload_offset - part.entry_offset);
     return finish(in.publish_own(segment, part.entry_offset, draft.key_));

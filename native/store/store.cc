@@ -52,16 +52,18 @@ void Store::Impl::run() {
     lock.unlock();
     bool freed = false;
     const auto now = Clock::now();
+    std::vector<Namespace*> ended;
     for (const auto& ns : all) {
       std::lock_guard namespace_lock(ns->impl_->mutex);
       freed |= ns->impl_->sweep_retiring(now);
+      if (ns->impl_->dropped && ns->impl_->retiring.empty()) ended.push_back(ns.get());
     }
     if (Store::Listener* to = node->listener.load(); freed && to) to->room_freed();
     lock.lock();
-    std::erase_if(dropped, [](const auto& ns) {
-      std::lock_guard namespace_lock(ns->impl_->mutex);
-      return ns->impl_->retiring.empty();
-    });
+    std::erase_if(dropped, [&](const auto& ns) { return std::find(ended.begin(), ended.end(), ns.get()) != ended.end(); });
+    lock.unlock();
+    all.clear();  // here namespaces end, and their pages go back to the kernel
+    lock.lock();
   }
 }
 
@@ -129,13 +131,11 @@ Status Store::drop(std::string_view name) {
     in.order_log = {};
     in.ordering = false;
     in.object_bytes = 0;
-    in.sweep_retiring(Clock::now());
   }
   impl_->node->recycler.forget(in.id);
-  if (listener) {
-    listener->namespace_dropped(*ns);
-    listener->room_freed();
-  }
+  if (listener) listener->namespace_dropped(*ns);
+  // Pages go back to the kernel on the sweeper's thread: that takes time, and nobody waits for it here.
+  impl_->wake.notify_all();
   return Status();
 }
 

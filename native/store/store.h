@@ -92,6 +92,8 @@ class Draft {
 
   // Copies `bytes` to the end of the object, taking room as needed.
   Status append(ConstSpan bytes);
+  // How long the object will be, where that is known: room is then taken for so much and not for more.
+  void expect(uint64_t size_bytes) { expected_bytes_ = size_bytes; }
   uint64_t size_bytes() const { return size_bytes_; }
   bool open() const { return owner_ != nullptr; }
   void abort();
@@ -111,6 +113,7 @@ class Draft {
   std::string key_;
   std::vector<Part> parts_;
   uint64_t size_bytes_ = 0;
+  uint64_t expected_bytes_ = 0;  // 0: not known
 };
 
 struct NamespaceStats {

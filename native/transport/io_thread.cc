@@ -40,6 +40,18 @@ bool add_to_epoll(int epoll, int fd, uint32_t events, uint64_t data) {
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+// Shortens the vectors to `bytes` in all, at least 1; returns how many are left.
+size_t cut(iovec* vectors, size_t count, uint64_t bytes) {
+  for (size_t i = 0; i < count; ++i) {
+    if (vectors[i].iov_len >= bytes) {
+      vectors[i].iov_len = bytes;
+      return i + 1;
+    }
+    bytes -= vectors[i].iov_len;
+  }
+  return count;
+}
+
 }  // namespace
 
 Server::IoThread::IoThread(Server& server, const ServerFace& face)
@@ -159,6 +171,9 @@ void Server::IoThread::take_mail() {
       case Mail::Kind::kDropped:
         for (auto& [peer, owner] : peers_) {
           if (peer->connection.served_namespace().get() != item.ns) continue;
+          // Nothing is left to limit, and the client should know at once.
+          peer->bandwidth.reset();
+          end_rest(*peer);
           peer->connection.namespace_dropped();
           flush(*peer);
         }
@@ -210,6 +225,7 @@ void Server::IoThread::bury() {
   for (Peer* peer : dead_) {
     std::erase(hot_, peer);
     std::erase(waiting_, peer);
+    end_rest(*peer);
     waiting_reserves_.store(static_cast<int>(waiting_.size()));
     if (const SessionId session = peer->connection.session(); session != 0) {
       by_session_.erase(session);
@@ -228,6 +244,7 @@ void Server::IoThread::watch(Peer& peer) {
   if (peer.connection.wants_input() && !peer.peer_done) events |= EPOLLIN;
   if (!peer.connection.output().empty()) events |= EPOLLOUT;
   if (peer.peer_done) events &= ~static_cast<uint32_t>(EPOLLRDHUP);
+  if (peer.resting) events = 0;  // errors are told of all the same
   if (events == peer.events) return;
   peer.events = events;
   epoll_event event{};
@@ -240,12 +257,15 @@ void Server::IoThread::flush(Peer& peer) {
   if (peer.dead) return;
   OutputQueue& output = peer.connection.output();
   size_t sent_round = 0;
-  while (!output.empty() && sent_round < kSendBytesRound) {
+  while (!output.empty() && sent_round < kSendBytesRound && !peer.resting) {
     iovec vectors[kVectorsMax];
     const std::vector<PassedDescriptor>* descriptors = nullptr;
     msghdr message{};
     message.msg_iov = vectors;
     message.msg_iovlen = output.front(vectors, kVectorsMax, &descriptors);
+    if (peer.bandwidth != nullptr) {
+      message.msg_iovlen = cut(vectors, message.msg_iovlen, peer.bandwidth->move_bytes_max());
+    }
     alignas(cmsghdr) char control[CMSG_SPACE(4 * sizeof(int))];
     if (descriptors != nullptr) {
       message.msg_control = control;
@@ -267,6 +287,7 @@ void Server::IoThread::flush(Peer& peer) {
     }
     output.sent(static_cast<size_t>(sent));
     sent_round += static_cast<size_t>(sent);
+    if (peer.bandwidth != nullptr) pay(peer, static_cast<size_t>(sent));
   }
   if (sent_round > 0) peer.progress_at = now_;
   if (output.empty() && (peer.connection.closing() || peer.peer_done)) return kill(peer);
@@ -294,28 +315,28 @@ void Server::IoThread::process(Peer& peer, const uint8_t* data, size_t bytes) {
       add_to_epoll(epoll_, connection.wake_server_fd(), EPOLLIN | EPOLLET, reinterpret_cast<uint64_t>(&peer) | kRing);
       connection.set_ring_sleeping(true);
     }
+    if (peer.kind == Connection::Kind::kTcp) {
+      peer.bandwidth = server_.bandwidth_limits_.of(connection.served_namespace());
+    }
     // It may have been dropped between the look-up and our being told of it.
-    if (connection.served_namespace()->dropped()) connection.namespace_dropped();
+    if (connection.served_namespace()->dropped()) {
+      peer.bandwidth.reset();
+      connection.namespace_dropped();
+    }
   }
   note_waiting(peer);
 }
 
 void Server::IoThread::on_input(Peer& peer) {
   Connection& connection = peer.connection;
-  for (int round = 0; round < kReadsRound && !peer.dead && connection.wants_input(); ++round) {
+  for (int round = 0; round < kReadsRound && !peer.dead && !peer.resting && connection.wants_input(); ++round) {
     iovec vectors[kVectorsMax];
     size_t count = 0;
     size_t direct_bytes = 0;
     const size_t before = peer.leftover.size();
     if (before == 0) {
-      count = connection.direct_targets(vectors, kVectorsMax - 1);
-      for (size_t i = 0; i < count; ++i) {
-        if (direct_bytes + vectors[i].iov_len >= kDirectReadBytesMax) {
-          vectors[i].iov_len = kDirectReadBytesMax - direct_bytes;
-          count = i + 1;
-        }
-        direct_bytes += vectors[i].iov_len;
-      }
+      count = cut(vectors, connection.direct_targets(vectors, kVectorsMax - 1), kDirectReadBytesMax);
+      for (size_t i = 0; i < count; ++i) direct_bytes += vectors[i].iov_len;
     } else if (before > kBufferBytes) {
       // Back-pressure has left a whole buffer: first that.
       process(peer, nullptr, 0);
@@ -324,6 +345,7 @@ void Server::IoThread::on_input(Peer& peer) {
       std::memcpy(buffer_.get(), peer.leftover.data(), before);
     }
     if (direct_bytes < kDirectReadBytesMax) vectors[count++] = {buffer_.get() + before, kBufferBytes};
+    if (peer.bandwidth != nullptr) count = cut(vectors, count, peer.bandwidth->move_bytes_max());
     const ssize_t got = readv(peer.fd, vectors, static_cast<int>(count));
     if (got < 0) {
       if (errno == EINTR) continue;
@@ -340,6 +362,7 @@ void Server::IoThread::on_input(Peer& peer) {
     const size_t into_direct = std::min(bytes, direct_bytes);
     if (into_direct > 0) connection.direct_filled(into_direct);
     if (bytes > into_direct) process(peer, buffer_.get(), before + bytes - into_direct);
+    if (peer.bandwidth != nullptr) pay(peer, bytes);
     if (bytes < direct_bytes || bytes < kBufferBytes / 2) break;  // drained, most likely: saves a system call
   }
   connection.report_traffic();
@@ -355,6 +378,35 @@ void Server::IoThread::note_waiting(Peer& peer) {
     waiting_.push_back(&peer);
   }
   waiting_reserves_.store(static_cast<int>(waiting_.size()));
+}
+
+// --- bandwidth limits
+
+void Server::IoThread::pay(Peer& peer, size_t bytes) {
+  const auto may_go_on = peer.bandwidth->spend(bytes);
+  if (may_go_on <= peer.bandwidth->now()) return;
+  // It may rest already: what it was left over is parsed, and paid for, between its moves.
+  end_rest(peer);
+  peer.resting = true;
+  peer.rests_until = may_go_on;
+  resting_.emplace(may_go_on, &peer);
+  server_.bandwidth_rests_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Server::IoThread::end_rest(Peer& peer) {
+  if (!peer.resting) return;
+  peer.resting = false;
+  resting_.erase({peer.rests_until, &peer});
+  peer.progress_at = now_;  // it was not its fault
+}
+
+void Server::IoThread::end_rests_due() {
+  const auto now = server_.options_.bandwidth_clock();
+  while (!resting_.empty() && resting_.begin()->first <= now) {
+    Peer& peer = *resting_.begin()->second;
+    end_rest(peer);
+    flush(peer);  // its input is asked for again here too
+  }
 }
 
 // --- rings
@@ -396,7 +448,7 @@ bool Server::IoThread::put_rings_to_sleep() {
 void Server::IoThread::tick(TransportClock::time_point now) {
   ticked_at_ = now;
   for (auto& [peer, owner] : peers_) {
-    if (peer->dead) continue;
+    if (peer->dead || peer->resting) continue;
     const auto idle = now - peer->progress_at;
     const bool stalled = !peer->connection.output().empty() || peer->connection.mid_frame() || !peer->leftover.empty();
     if (!peer->connection.greeted() ? idle > kHelloTimeout : (stalled && idle > kStallTimeout)) kill(*peer);
@@ -405,7 +457,11 @@ void Server::IoThread::tick(TransportClock::time_point now) {
 
 int Server::IoThread::sleep_ms(TransportClock::time_point now) const {
   const auto until_tick = std::chrono::duration_cast<std::chrono::milliseconds>(ticked_at_ + kTick - now).count() + 1;
-  const long wait = waiting_.empty() ? until_tick : std::min<long>(until_tick, kReserveTick.count());
+  long wait = waiting_.empty() ? until_tick : std::min<long>(until_tick, kReserveTick.count());
+  if (!resting_.empty()) {
+    const auto rest = resting_.begin()->first - server_.options_.bandwidth_clock();
+    wait = std::min<long>(wait, std::chrono::ceil<std::chrono::milliseconds>(rest).count());
+  }
   return static_cast<int>(std::clamp<long>(wait, 0, 1000));
 }
 
@@ -491,6 +547,7 @@ void Server::IoThread::run() {
         flush(*peer);
       }
     }
+    if (!resting_.empty()) end_rests_due();
     if (now_ - ticked_at_ >= kTick) tick(now_);
     if (!dead_.empty()) bury();
   }

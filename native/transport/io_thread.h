@@ -3,6 +3,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -43,6 +44,9 @@ class Server::IoThread {
     bool dead = false;         // to be deleted at the end of the round
     bool peer_done = false;    // the client has sent its last byte
     TransportClock::time_point progress_at;
+    std::shared_ptr<Bandwidth> bandwidth;  // null where there is no limit
+    bool resting = false;                  // moves no bytes until `rests_until`
+    Bandwidth::TimePoint rests_until;      // by the clock of its bandwidth
   };
 
   void run();
@@ -59,6 +63,10 @@ class Server::IoThread {
   // Whether the rings stayed empty, so that the thread may sleep.
   bool put_rings_to_sleep();
   void note_waiting(Peer& peer);
+  // Pays for bytes moved; the peer rests where its namespace has moved more than it may.
+  void pay(Peer& peer, size_t bytes);
+  void end_rest(Peer& peer);
+  void end_rests_due();
   void tick(TransportClock::time_point now);
   int sleep_ms(TransportClock::time_point now) const;
   void ring_bell();
@@ -89,6 +97,7 @@ class Server::IoThread {
   std::vector<Peer*> hot_;
   std::vector<Peer*> dead_;
   std::vector<Peer*> waiting_;  // with reserves that wait for room
+  std::set<std::pair<Bandwidth::TimePoint, Peer*>> resting_;  // by when they may go on
   std::vector<int> unix_listeners_, data_listeners_;
   std::unique_ptr<uint8_t[]> buffer_;
   TransportClock::time_point ticked_at_;

@@ -37,7 +37,8 @@ Result<UnixAddress> unix_address(const std::string& path) {
 
 }  // namespace
 
-Server::Server(Store& store, ServerOptions options) : store_(store), options_(std::move(options)) {}
+Server::Server(Store& store, ServerOptions options)
+    : store_(store), options_(std::move(options)), bandwidth_limits_(options_.bandwidth_clock) {}
 
 Server::~Server() { stop(); }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "store/store.h"
+#include "transport/bandwidth.h"
 
 namespace millrace {
 
@@ -27,6 +28,7 @@ struct ServerOptions {
   uint16_t data_port = 0;   // 0: any free one
   unsigned io_threads = 1;
   std::string node_id;
+  BandwidthClock bandwidth_clock = std::chrono::steady_clock::now;  // bandwidth limits are measured by it
 };
 
 class Server final : public Store::Listener {
@@ -51,6 +53,8 @@ class Server final : public Store::Listener {
 
   // Connections that are open.
   uint64_t sessions() const { return sessions_.load(std::memory_order_relaxed); }
+  // How often a connection has had to rest for its namespace's bandwidth limit.
+  uint64_t bandwidth_rests() const { return bandwidth_rests_.load(std::memory_order_relaxed); }
 
   void segment_retired(Namespace& ns, SessionId session, uint32_t segment) override;
   void namespace_dropped(Namespace& ns) override;
@@ -75,10 +79,12 @@ class Server final : public Store::Listener {
   std::string grpc_address_;
   std::unordered_map<SessionId, IoThread*> session_threads_;
   std::unique_ptr<ServerFace> face_;
+  BandwidthLimits bandwidth_limits_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   int unix_listener_ = -1;
   int data_listener_ = -1;
   std::atomic<uint64_t> sessions_{0};
+  std::atomic<uint64_t> bandwidth_rests_{0};
   std::atomic<bool> spinner_{false};  // a thread polls rings
   size_t next_thread_ = 0;
   bool running_ = false;

@@ -159,8 +159,8 @@ export interface SortOutcome {
   receipt: Receipt | null;
 }
 
-/** Segments are filled to the brim only by luck, and plans, samples and results need a little. */
-const ROOM_FACTOR = 1.15;
+/** Segments are filled to the brim only by luck, and plans, samples and the rehearsal need a little. */
+const ROOM_FACTOR = 1.3;
 
 /** One sort from nothing to nothing: whatever it starts is ended, and a failed one leaves no output. */
 export async function runSort(options: RunSortOptions): Promise<SortOutcome> {

@@ -3,6 +3,7 @@
  * no records itself.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { MillraceError } from "../../client/errors.js";
 import type { Namespace } from "../../client/index.js";
 import { kernels } from "../../client/kernels.js";
@@ -111,6 +112,9 @@ export interface SortRun {
   duplicates: number;
 }
 
+const IDLE_WAIT_MS = 5_000;
+const IDLE_POLL_MS = 10;
+
 /** How often a lost map output is made again before the sort gives up. */
 const ROUNDS_MAX = 5;
 
@@ -125,22 +129,41 @@ function callsModule(): string {
   return new URL(`./calls${extension}`, import.meta.url).href;
 }
 
+/** A rehearsal costs some 50 ms, which small inputs should not wait for. */
+const REHEARSAL_RECORDS_PER_FUNCTION_WORKER = 10_000;
+const REHEARSED_FROM_RECORDS = 1_000_000;
+
 /**
- * Loads code, connections and working memory into the function workers ahead of a sort, as in a pool that is in
- * use. Not needed for a sort to work.
+ * Gets function workers into the state of a pool that is in use: code loaded and compiled, connections open,
+ * working memory touched; for large inputs by sorting a few records in the same way. Not needed for a sort to work.
  */
-export async function warmUp(options: SortOptions, { executor }: SortSurroundings): Promise<void> {
+export async function warmUp(options: SortOptions, surroundings: SortSurroundings): Promise<void> {
+  const { executor } = surroundings;
+  const { input, workers } = options;
   const { sizes, partitions } = cut(options);
-  const largestPartition = (options.input.records * RECORD_BYTES * 1.2) / partitions;
+  const largestPartition = (input.records * RECORD_BYTES * 1.2) / partitions;
   const recordBytes = Math.ceil(
     Math.max(0, largestPartition, ...sizes.map((records) => records * RECORD_BYTES)),
   );
   const argument: WarmArgument = { recordBytes: Math.min(recordBytes, 4 * MAP_BYTES_MAX) };
   const futures = executor.map(
     WARM,
-    Array.from({ length: options.workers }, () => argument),
+    Array.from({ length: workers }, () => argument),
   );
   await Promise.all(futures.map((future) => future.result()));
+  if (input.records < REHEARSED_FROM_RECORDS) return;
+  const records = workers * REHEARSAL_RECORDS_PER_FUNCTION_WORKER;
+  const { namespace, signal } = surroundings;
+  await sort(
+    {
+      ...options,
+      input: { kind: "generated", records, skewed: false },
+      outputDirectory: null,
+      partitions: 4 * workers,
+      run: `${options.run}-rehearsal`,
+    },
+    { namespace, executor, ...(signal === undefined ? {} : { signal }) },
+  );
 }
 
 function cut(options: SortOptions): { sizes: number[]; partitions: number } {
@@ -210,9 +233,18 @@ class Sort {
       const endMs = nowMs();
       return this.#result(startMs, endMs, maps, reduces);
     } finally {
+      // A call that was given up may still be writing; Millrace itself drops whatever comes with the namespace.
+      if (this.#options.store.kind !== "millrace") await this.#untilIdle();
       // Whatever failed before matters more than what is left in somebody else's store.
       await setup.remove().catch(() => undefined);
     }
+  }
+
+  /** Until no function worker runs anything any more; the executor kills those that go on with a cancelled call. */
+  async #untilIdle(): Promise<void> {
+    const until = performance.now() + IDLE_WAIT_MS;
+    while (this.#surroundings.executor.stats().busy > 0 && performance.now() < until)
+      await sleep(IDLE_POLL_MS);
   }
 
   async #phase<T>(name: Stage, work: () => Promise<T>): Promise<T> {

@@ -141,7 +141,9 @@ export function splitSizes(
     const fair = Math.ceil(left / (2 * workers));
     // The first round gives every function worker one; the floor must not take that away from small inputs.
     const floor = Math.min(recordsMin, Math.ceil(records / workers));
-    const size = Math.min(left, recordsMax, Math.max(fair, floor));
+    let size = Math.min(left, recordsMax, Math.max(fair, floor));
+    // No crumbs: what would be left goes along, where it may.
+    if (left - size < floor / 2 && left <= recordsMax) size = left;
     sizes.push(size);
     left -= size;
   }

@@ -8,12 +8,12 @@ import { RECORD_BYTES } from "./records.js";
 /** A map output must fit one segment of the store (64 MiB) beside its headers, so that its bytes are contiguous. */
 export const MAP_BYTES_MAX = 60_000_000;
 /** Below this a call costs more than it brings. */
-export const MAP_BYTES_MIN = 4_000_000;
+export const MAP_BYTES_MIN = 12_000_000;
 /**
  * Bytes of a partition, unless `--partitions` says otherwise. Measured (docs/benchmarks.md): smaller ones cost
  * the map kernel write-combining and the reduce more calls, larger ones do not fit the caches while being sorted.
  */
-export const PARTITION_BYTES = 8_000_000;
+export const PARTITION_BYTES = 16_000_000;
 /** As `kPartitionsMax` of native/base/limits.h. */
 export const PARTITIONS_MAX = 65_536;
 export const FUNCTION_WORKERS_MAX = 1024;

