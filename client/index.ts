@@ -27,9 +27,23 @@ export {
 } from "./namespace.js";
 export type { Usage } from "./session.js";
 export { Shuffle, type ShuffleEvent, type ShuffleOptions, type ShuffleProgress } from "./shuffle.js";
-export { type PartitionExtent, PartitionReader, type ReadOptions } from "./shuffle_reader.js";
+export {
+  type PartitionExtent,
+  PartitionReader,
+  type PartitionSpan,
+  type ReadOptions,
+} from "./shuffle_reader.js";
 export { type CommitResult, type MapOutputIndex, ShuffleWriter } from "./shuffle_writer.js";
 export type { ObjectWriteStream, WriteStreamOptions } from "./streams.js";
-export type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range } from "./transport.js";
+export type {
+  ByteSpan,
+  Condition,
+  GotObject,
+  Key,
+  NativeSpan,
+  ObjectInfo,
+  ObjectWriter,
+  Range,
+} from "./transport.js";
 export type { TransportKind } from "./transports/select.js";
 export type { Watch } from "./watch.js";

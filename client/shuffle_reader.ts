@@ -8,7 +8,7 @@ import type {
 import { crc32c } from "./checksum.js";
 import { MillraceError } from "./errors.js";
 import type { NamespaceSession } from "./session.js";
-import type { Transport } from "./transport.js";
+import type { ByteSpan, ObjectInfo, Range, Transport } from "./transport.js";
 import type { Watch } from "./watch.js";
 
 /** Extents asked for at once: enough to hide round trips, without holding many large ones that wait. */
@@ -32,6 +32,13 @@ export interface PartitionExtent {
   /** Over shm a view in place, see `Namespace` for how long it lives; over tcp and grpc memory of its own. */
   bytes: Uint8Array;
   /** Of the bytes; null where the map committed without checksums. */
+  crc32c: number | null;
+}
+
+/** As `PartitionExtent`, for kernels: over shm the bytes are an opaque span. */
+export interface PartitionSpan {
+  map: number;
+  bytes: ByteSpan;
   crc32c: number | null;
 }
 
@@ -66,8 +73,21 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
   async extents(): Promise<PartitionExtent[]> {
     const location = await this.#locate(true);
     const extents: PartitionExtent[] = [];
-    for await (const extent of this.#read(location.extents)) extents.push(extent);
+    const fetch = (transport: Transport, extent: LocatedExtent) => this.#fetch(transport, extent);
+    for await (const extent of this.#read(location.extents, fetch)) extents.push(extent);
     return extents;
+  }
+
+  /**
+   * As `extents`, for kernels, which check the checksums in the pass that reads the bytes: nothing is checked
+   * here, and over shm JavaScript never sees the bytes, which spares the engine's collector.
+   */
+  async spans(): Promise<PartitionSpan[]> {
+    const location = await this.#locate(true);
+    const spans: PartitionSpan[] = [];
+    const fetch = (transport: Transport, extent: LocatedExtent) => fetchSpan(transport, extent);
+    for await (const span of this.#read(location.extents, fetch)) spans.push(span);
+    return spans;
   }
 
   /**
@@ -85,7 +105,7 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
       askAt = extents.length + 1 + (extents.length >> 3);
       const fresh = extents.filter((extent) => !seen.has(extent.map));
       for (const { map } of fresh) seen.add(map);
-      yield* this.#read(fresh);
+      yield* this.#read(fresh, (transport, extent) => this.#fetch(transport, extent));
       if (complete) return;
     }
     throw new MillraceError(
@@ -104,18 +124,21 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
   }
 
   /** In order, with many under way. Fails at the end where any were lost, so that one error names them all. */
-  async *#read(located: readonly LocatedExtent[]): AsyncGenerator<PartitionExtent, void, undefined> {
+  async *#read<Extent>(
+    located: readonly LocatedExtent[],
+    fetch: (transport: Transport, extent: LocatedExtent) => Promise<Extent | null>,
+  ): AsyncGenerator<Extent, void, undefined> {
     const lost: number[] = [];
-    const underWay: Promise<PartitionExtent | null>[] = [];
+    const underWay: Promise<Extent | null>[] = [];
     let next = 0;
     for (const { map } of located) {
       while (next < located.length && underWay.length < EXTENTS_IN_FLIGHT_MAX) {
         const extent = located[next++] as LocatedExtent;
-        const fetching = this.#session.run((transport) => this.#fetch(transport, extent));
+        const fetching = this.#session.run((transport) => fetch(transport, extent));
         fetching.catch(() => {}); // Seen when its turn comes.
         underWay.push(fetching);
       }
-      const extent = await (underWay.shift() as Promise<PartitionExtent | null>);
+      const extent = await (underWay.shift() as Promise<Extent | null>);
       if (extent === null) lost.push(map);
       else if (lost.length === 0) yield extent;
     }
@@ -124,19 +147,35 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
 
   /** Null where the map output is missing or not what was committed. */
   async #fetch(transport: Transport, located: LocatedExtent): Promise<PartitionExtent | null> {
-    const { map, key, sequence, offset, length, hasCrc32c } = located;
-    const expected = hasCrc32c ? located.crc32c : null;
-    if (length === 0) return { map, bytes: NO_BYTES, crc32c: expected };
-    let got: Awaited<ReturnType<Transport["get"]>>;
-    try {
-      got = await transport.get(key, { offset, length });
-    } catch (thrown) {
-      if (MEANS_LOST.has(MillraceError.from(thrown).code)) return null;
-      throw thrown;
-    }
+    const bytes = await fetchBytes<Uint8Array>(located, (key, range) => transport.get(key, range));
+    if (bytes === null) return null;
+    const expected = located.hasCrc32c ? located.crc32c : null;
+    if (this.#verify && expected !== null && crc32c(0, bytes) !== expected) return null;
+    return { map: located.map, bytes, crc32c: expected };
+  }
+}
+
+async function fetchSpan(transport: Transport, located: LocatedExtent): Promise<PartitionSpan | null> {
+  const bytes = await fetchBytes<ByteSpan>(located, (key, range) =>
+    transport.getSpan === undefined ? transport.get(key, range) : transport.getSpan(key, range),
+  );
+  if (bytes === null) return null;
+  return { map: located.map, bytes, crc32c: located.hasCrc32c ? located.crc32c : null };
+}
+
+/** Null where the map output is missing or not what was committed. */
+async function fetchBytes<Bytes extends ByteSpan>(
+  { key, sequence, offset, length }: LocatedExtent,
+  get: (key: Uint8Array, range: Range) => Promise<{ info: ObjectInfo; bytes: Bytes } | null>,
+): Promise<Bytes | Uint8Array | null> {
+  if (length === 0) return NO_BYTES;
+  try {
+    const got = await get(key, { offset, length });
     if (got === null || got.info.sequence !== sequence || got.bytes.length !== length) return null;
-    if (this.#verify && expected !== null && crc32c(0, got.bytes) !== expected) return null;
-    return { map, bytes: got.bytes, crc32c: expected };
+    return got.bytes;
+  } catch (thrown) {
+    if (MEANS_LOST.has(MillraceError.from(thrown).code)) return null;
+    throw thrown;
   }
 }
 

@@ -5,7 +5,7 @@ import { crc32c, crc32cCombine } from "./checksum.js";
 import { MillraceError } from "./errors.js";
 import { checkCount, checkData, keyBytes } from "./names.js";
 import type { NamespaceSession } from "./session.js";
-import type { ObjectInfo, ObjectWriter } from "./transport.js";
+import type { ByteSpan, ObjectInfo, ObjectWriter } from "./transport.js";
 
 /** Where the partitions lie in an output. Typed arrays, as the partition kernel gives them, are welcome. */
 export interface MapOutputIndex {
@@ -38,7 +38,7 @@ export class ShuffleWriter implements AsyncDisposable {
   readonly #shuffle: ShuffleShape;
   readonly #key: string;
   readonly #writer: ObjectWriter;
-  #reserved: Uint8Array | null = null;
+  #reserved: ByteSpan | null = null;
   /** Offsets and checksums of what was written piece by piece. */
   readonly #offsets: Float64Array;
   readonly #checksums: Uint32Array;
@@ -84,13 +84,30 @@ export class ShuffleWriter implements AsyncDisposable {
    * OBJECT_TOO_LARGE above 256 MiB over shm, where no segment has as much contiguous room: use `write`.
    */
   async reserve(totalBytes: number): Promise<Uint8Array> {
+    this.#checkReserve(totalBytes);
+    const view = totalBytes === 0 ? new Uint8Array(0) : await this.#writer.reserve(totalBytes);
+    this.#reserved = view;
+    return view;
+  }
+
+  /**
+   * As `reserve`, for kernels: over shm the room is an opaque span, which costs the engine's collector nothing
+   * (a window on a segment of 64 MiB makes it run). `commit` then needs the checksums.
+   */
+  async reserveSpan(totalBytes: number): Promise<ByteSpan> {
+    if (this.#writer.reserveSpan === undefined || totalBytes === 0) return this.reserve(totalBytes);
+    this.#checkReserve(totalBytes);
+    const span = await this.#writer.reserveSpan(totalBytes);
+    this.#reserved = span;
+    return span;
+  }
+
+  #checkReserve(totalBytes: number): void {
     this.#checkOpen();
     checkCount("totalBytes", totalBytes);
     if (this.#reserved !== null || this.#writtenBytes > 0) {
       throw invalid("a map output is reserved once, as a whole, and not written piece by piece as well");
     }
-    this.#reserved = totalBytes === 0 ? new Uint8Array(0) : await this.#writer.reserve(totalBytes);
-    return this.#reserved;
   }
 
   /** Appends to a partition. Partitions come in ascending order; the data may be reused when this resolves. */
@@ -115,6 +132,7 @@ export class ShuffleWriter implements AsyncDisposable {
     const { offsets, checksums } = this.#index(index);
     this.#ended = true;
     const info = await this.#writer.seal({ crc32c: wholeChecksum(offsets, checksums) });
+    this.#release();
     try {
       const { won, winningAttempt } = await this.#session.channel.unary(
         loadContract().shuffles.CommitMapOutput,
@@ -142,13 +160,19 @@ export class ShuffleWriter implements AsyncDisposable {
   async abort(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    this.#reserved = null;
+    this.#release();
     await this.#writer.abort();
   }
 
   /** As `abort`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.abort();
+  }
+
+  /** A span would hold its segment until it is collected. */
+  #release(): void {
+    if (this.#reserved !== null && "release" in this.#reserved) this.#reserved.release();
+    this.#reserved = null;
   }
 
   #index(index: MapOutputIndex | undefined): { offsets: ArrayLike<number>; checksums: ArrayLike<number> } {
@@ -188,7 +212,8 @@ function checkOffsets(offsets: ArrayLike<number>, partitions: number, totalBytes
     throw invalid(`the last offset is ${before}, not the output's ${totalBytes} bytes`);
 }
 
-function partitionChecksums(output: Uint8Array, offsets: ArrayLike<number>): Uint32Array {
+function partitionChecksums(output: ByteSpan, offsets: ArrayLike<number>): Uint32Array {
+  if (!(output instanceof Uint8Array)) throw invalid("an output reserved as a span needs its checksums");
   const checksums = new Uint32Array(offsets.length - 1);
   for (let i = 0; i < checksums.length; i++) {
     checksums[i] = crc32c(0, output.subarray(offsets[i] as number, offsets[i + 1] as number));

@@ -2,6 +2,10 @@
  * The seam between the SDK and what carries its bytes. Three implementations: `shm` and `tcp` (native,
  * transports/native.ts) and `grpc` (transports/grpc.ts). A transport is bound to one namespace.
  */
+import type { ByteSpan } from "../native/binding/addon.js";
+
+export type { ByteSpan, NativeSpan } from "../native/binding/addon.js";
+
 export type Key = string | Uint8Array;
 
 export interface ObjectInfo {
@@ -41,6 +45,12 @@ export interface GotObject {
   bytes: Uint8Array;
 }
 
+/** As `GotObject`; see `NativeSpan` for how long the bytes stay. */
+export interface GotSpan {
+  info: ObjectInfo;
+  bytes: ByteSpan;
+}
+
 /** Writes one object piece by piece. `seal` or `abort` ends it. */
 export interface ObjectWriter {
   /**
@@ -48,6 +58,8 @@ export interface ObjectWriter {
    * of this writer. Over shm it lies in the segment itself, 64-byte aligned when the object starts with it.
    */
   reserve(bytes: number): Promise<Uint8Array>;
+  /** shm: the same room as an opaque span for kernels to fill. */
+  reserveSpan?(bytes: number): Promise<ByteSpan>;
   write(data: Uint8Array): Promise<void>;
   /** Makes the object visible at once. `crc32c` of the whole object, where known, saves computing it. */
   seal(options?: Condition & { crc32c?: number }): Promise<ObjectInfo>;
@@ -58,6 +70,8 @@ export interface Transport {
   readonly kind: "shm" | "tcp" | "grpc";
   put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo>;
   get(key: Key, range?: Range): Promise<GotObject | null>;
+  /** shm: the same bytes as an opaque span for kernels to read. */
+  getSpan?(key: Key, range?: Range): Promise<GotSpan | null>;
   head(key: Key): Promise<ObjectInfo | null>;
   delete(key: Key, condition?: Condition): Promise<boolean>;
   copy(from: Key, to: Key, condition?: Condition): Promise<ObjectInfo>;

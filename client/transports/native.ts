@@ -11,12 +11,14 @@
  *               └── no room: backlog ──> events(GRANTS) ──> pushPut ──> ...
  */
 
-import type { SessionOptions } from "../../native/binding/addon.js";
+import type { NativeSpan, SessionOptions } from "../../native/binding/addon.js";
 import { requireAddon } from "../../native/binding/addon.js";
 import { MillraceError } from "../errors.js";
 import type {
+  ByteSpan,
   Condition,
   GotObject,
+  GotSpan,
   Key,
   ListedObject,
   ObjectInfo,
@@ -62,6 +64,7 @@ interface NativeShmHandle extends NativeHandle {
   locate(key: Key): number;
   locateExtents(key: Key): Float64Array | null;
   window(segment: number): ArrayBuffer;
+  span(segment: number, offset: number, bytes: number): NativeSpan;
   pushPut(key: Key, data: Uint8Array, tracked: boolean, wait: boolean): number;
   room(keyBytes: number, bytes: number): boolean;
   acked(position: number, spin: boolean): boolean;
@@ -593,19 +596,39 @@ class ShmTransport extends NativeTransport implements Transport {
   }
 
   async get(key: Key, range?: Range): Promise<GotObject | null> {
+    const place = this.#place(key, range);
+    if (place === null) return null;
+    const { info, segment, offset, length } = place;
+    if (segment < 0) return this.#getExtents(key, offset, length);
+    return { info, bytes: new Uint8Array(this.#window(segment), offset, length) };
+  }
+
+  async getSpan(key: Key, range?: Range): Promise<GotSpan | null> {
+    const place = this.#place(key, range);
+    if (place === null) return null;
+    const { info, segment, offset, length } = place;
+    if (segment < 0) return this.#getExtents(key, offset, length);
+    return { info, bytes: this.native.span(segment, offset, length) };
+  }
+
+  /** Where a range lies in its segment, and counts the read. `segment` -1: in several extents, range as given. */
+  #place(
+    key: Key,
+    range: Range | undefined,
+  ): { info: ObjectInfo; segment: number; offset: number; length: number } | null {
     const { offset, length } = checkRange(range);
     const segment = this.#locate(key);
     if (segment === 0) return null;
-    if (segment < 0) return this.#getExtents(key, offset, length);
     const out = this.#out;
     const info = infoAt(out, 1);
+    if (segment < 0) return { info, segment, offset, length };
     if (offset > info.sizeBytes || length > info.sizeBytes - offset)
       throw outOfRange(offset, length, info.sizeBytes);
     const bytes = length < 0 ? info.sizeBytes - offset : length;
     this.operations++;
     this.bytesOut += bytes;
     this.copiesAvoidedBytes += bytes;
-    return { info, bytes: new Uint8Array(this.#window(segment), out[0]! + offset, bytes) };
+    return { info, segment, offset: out[0]! + offset, length: bytes };
   }
 
   override async head(key: Key): Promise<ObjectInfo | null> {
@@ -973,6 +996,17 @@ class ShmWriter implements ObjectWriter {
   }
 
   async reserve(bytes: number): Promise<Uint8Array> {
+    const offset = await this.#take(bytes);
+    return new Uint8Array(this.transport.windowOf(this.#segment), offset, bytes);
+  }
+
+  async reserveSpan(bytes: number): Promise<ByteSpan> {
+    const offset = await this.#take(bytes);
+    return this.native.span(this.#segment, offset, bytes);
+  }
+
+  /** Takes the next bytes of the object; where in the segment of the part they lie. */
+  async #take(bytes: number): Promise<number> {
     this.#check();
     if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > this.native.contiguousBytesMax) {
       throw new MillraceError(
@@ -981,10 +1015,10 @@ class ShmWriter implements ObjectWriter {
       );
     }
     await this.#nextPart(bytes);
-    const view = new Uint8Array(this.transport.windowOf(this.#segment), this.#offset + this.#filled, bytes);
+    const offset = this.#offset + this.#filled;
     this.#filled += bytes;
     this.#total += bytes;
-    return view;
+    return offset;
   }
 
   async write(data: Uint8Array): Promise<void> {

@@ -11,6 +11,7 @@
 #include "binding/instance.h"
 #include "binding/kernels.h"
 #include "binding/session.h"
+#include "binding/span.h"
 #include "segment/layout.h"
 #include "transport/wire.h"
 
@@ -59,6 +60,7 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance);
+  Instance::of(env).span_class = Napi::Persistent(SpanHandle::define(env));
   exports.Set("limits", limits_table(env));
   exports.Set("protocolVersion", static_cast<double>(wire::kProtocolVersion));
   exports.Set("kernels", millrace::kernels_binding(env));

@@ -10,6 +10,7 @@
 
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "binding/span.h"
 #include "kernels/check.h"
 #include "kernels/gensort.h"
 #include "kernels/merge.h"
@@ -55,7 +56,7 @@ bool boolean(Napi::Env env, const Napi::Value& value, const char* name) {
 
 Napi::Uint8Array byte_array(Napi::Env env, const Napi::Value& value, const char* name) {
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-    fail(env, std::string(name) + " must be a Uint8Array");
+    fail(env, std::string(name) + " must be a Uint8Array or a span");
   }
   return value.As<Napi::Uint8Array>();
 }
@@ -64,6 +65,25 @@ std::span<uint8_t> bytes_of(Napi::Uint8Array array) {
   // Data() of an empty array may be any pointer.
   return array.ByteLength() == 0 ? std::span<uint8_t>()
                                  : std::span<uint8_t>(array.Data(), array.ByteLength());
+}
+
+// Bytes as JavaScript gives them: a Uint8Array, or a span of a segment. `hold` keeps them in place.
+struct ByteArgument {
+  std::span<uint8_t> bytes;
+  Napi::Uint8Array array;      // empty where it is a span
+  std::shared_ptr<void> hold;  // null where it is ordinary memory
+};
+
+enum class Access { kRead, kWrite };
+
+ByteArgument byte_argument(Napi::Env env, const Napi::Value& value, const char* name, Access access) {
+  if (binding::SpanHandle* span = binding::SpanHandle::from(value)) {
+    if (access == Access::kWrite && !span->writable()) fail(env, std::string(name) + " is a span for reading only");
+    return {{span->bytes().data, span->bytes().bytes}, {}, span->hold()};
+  }
+  const Napi::Uint8Array array = byte_array(env, value, name);
+  const std::span<uint8_t> bytes = bytes_of(array);
+  return {bytes, array, bytes.empty() ? nullptr : pin_address(bytes.data())};
 }
 
 RecordLayout layout_of(const Napi::CallbackInfo& info) {
@@ -81,19 +101,16 @@ Napi::Uint8Array to_array(Napi::Env env, const std::vector<uint8_t>& bytes) {
 }
 
 // One kernel call on a work thread. It holds the arrays (so that their memory is not collected) and the
-// mappings behind them (so that closing one from JavaScript in the meantime does not unmap it) until the
+// mappings behind arrays and spans (so that closing one from JavaScript in the meantime does not unmap it) until the
 // promise settles.
 class KernelWork : public Napi::AsyncWorker {
  public:
   explicit KernelWork(Napi::Env env) : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)) {}
 
-  std::span<uint8_t> hold(Napi::Uint8Array array) {
-    const std::span<uint8_t> bytes = bytes_of(array);
-    if (!bytes.empty()) {
-      if (std::shared_ptr<void> pin = pin_address(bytes.data())) pins_.push_back(std::move(pin));
-    }
-    arrays_.push_back(Napi::Persistent(array));
-    return bytes;
+  std::span<uint8_t> hold(ByteArgument argument) {
+    if (argument.hold) pins_.push_back(std::move(argument.hold));
+    if (!argument.array.IsEmpty()) arrays_.push_back(Napi::Persistent(argument.array));
+    return argument.bytes;
   }
 
   // `run` works away from JavaScript, `finish` turns what it found into the promise's value.
@@ -147,12 +164,12 @@ Napi::Promise start(WorkOwner work, std::function<Status()> run,
 
 std::vector<std::span<const uint8_t>> hold_all(KernelWork& work, Napi::Env env, const Napi::Value& value,
                                                const char* name) {
-  if (!value.IsArray()) fail(env, std::string(name) + " must be an array of Uint8Array");
+  if (!value.IsArray()) fail(env, std::string(name) + " must be an array of Uint8Array or spans");
   const auto array = value.As<Napi::Array>();
   std::vector<std::span<const uint8_t>> spans(array.Length());
   for (uint32_t i = 0; i < array.Length(); ++i) {
     const std::string element = std::string(name) + "[" + std::to_string(i) + "]";
-    spans[i] = work.hold(byte_array(env, array.Get(i), element.c_str()));
+    spans[i] = work.hold(byte_argument(env, array.Get(i), element.c_str(), Access::kRead));
   }
   return spans;
 }
@@ -169,7 +186,7 @@ Napi::Value generate_records_js(const Napi::CallbackInfo& info) {
   const uint64_t first = integer(env, info[0], "firstRecord", kSafeIntegerMax);
   const uint64_t count = integer(env, info[1], "count", kSafeIntegerMax);
   const Skew skew = boolean(env, info[2], "skewed") ? Skew::kSkewed : Skew::kUniform;
-  const std::span<uint8_t> out = work->hold(byte_array(env, info[3], "out"));
+  const std::span<uint8_t> out = work->hold(byte_argument(env, info[3], "out", Access::kWrite));
   if (count > out.size() / kGensortRecordBytes) {
     throw to_error(env, Status(Code::kOutOfRange, "out has room for " +
                                                       std::to_string(out.size() / kGensortRecordBytes) +
@@ -209,11 +226,11 @@ Napi::Value partition_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto work = std::make_unique<KernelWork>(env);
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> input = work->hold(byte_array(env, info[2], "input"));
+  const std::span<uint8_t> input = work->hold(byte_argument(env, info[2], "input", Access::kRead));
   Result<Splitters> parsed = Splitters::parse(bytes_of(byte_array(env, info[3], "splitters")));
   if (!parsed.ok()) throw to_error(env, parsed.status());
   auto splitters = std::make_shared<Splitters>(std::move(*parsed));
-  const std::span<uint8_t> dest = work->hold(byte_array(env, info[4], "dest"));
+  const std::span<uint8_t> dest = work->hold(byte_argument(env, info[4], "dest", Access::kWrite));
   auto output = std::make_shared<PartitionOutput>();
   return start(
       std::move(work),
@@ -251,7 +268,7 @@ Napi::Value sort_records_js(const Napi::CallbackInfo& info) {
     if (checksums.ElementLength() != extents->size()) fail(env, "checksums must have one element an extent");
     for (size_t i = 0; i < extents->size(); ++i) (*extents)[i].crc32c = checksums[i];
   }
-  const std::span<uint8_t> out = work->hold(byte_array(env, info[4], "out"));
+  const std::span<uint8_t> out = work->hold(byte_argument(env, info[4], "out", Access::kWrite));
   auto bytes = std::make_shared<uint64_t>(0);
   return start(
       std::move(work),
@@ -269,7 +286,7 @@ Napi::Value merge_records_js(const Napi::CallbackInfo& info) {
   auto work = std::make_unique<KernelWork>(env);
   const RecordLayout layout = layout_of(info);
   auto runs = std::make_shared<std::vector<std::span<const uint8_t>>>(hold_all(*work, env, info[2], "runs"));
-  const std::span<uint8_t> out = work->hold(byte_array(env, info[3], "out"));
+  const std::span<uint8_t> out = work->hold(byte_argument(env, info[3], "out", Access::kWrite));
   auto bytes = std::make_shared<uint64_t>(0);
   return start(
       std::move(work),
@@ -286,7 +303,7 @@ Napi::Value check_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto work = std::make_unique<KernelWork>(env);
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> input = work->hold(byte_array(env, info[2], "input"));
+  const std::span<uint8_t> input = work->hold(byte_argument(env, info[2], "input", Access::kRead));
   if (!info[3].IsObject()) fail(env, "options must be an object {ordered: boolean}");
   const CheckOrder order =
       boolean(env, info[3].As<Napi::Object>().Get("ordered"), "ordered") ? CheckOrder::kYes : CheckOrder::kNo;
@@ -318,7 +335,8 @@ Napi::Value check_records_js(const Napi::CallbackInfo& info) {
 Napi::Value crc32c_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto seed = static_cast<uint32_t>(integer(env, info[0], "seed", UINT32_MAX));
-  const std::span<uint8_t> bytes = bytes_of(byte_array(env, info[1], "bytes"));
+  const ByteArgument argument = byte_argument(env, info[1], "bytes", Access::kRead);
+  const std::span<uint8_t> bytes = argument.bytes;
   return Napi::Number::New(env, crc32c(seed, bytes.data(), bytes.size()));
 }
 

@@ -4,7 +4,7 @@
 
 namespace millrace {
 
-// All byte arguments are Uint8Array. A wrong argument throws at once; what fails later rejects the promise.
+// Byte arguments are Uint8Array or, but for splitters and samples, spans (binding/span.h). A wrong argument throws at once; what fails later rejects the promise.
 // Both are an Error with `code`, the name of the status code.
 //
 //   generateRecords(firstRecord, count, skewed, out): Promise<void>

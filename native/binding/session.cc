@@ -13,6 +13,8 @@
 // Numbers go through arrays of doubles that both sides hold (`numbers`, `out`): a plain store each.
 #include "binding/session.h"
 
+#include "binding/span.h"
+
 #include <cstring>
 #include <deque>
 #include <string>
@@ -811,6 +813,30 @@ napi_value js_window(napi_env env, napi_callback_info info) {
   return buffer;
 }
 
+// span(segment, offset, bytes): those bytes for kernels, as opaque handle. Writable ones where `segment` is negative
+// or the session writes through its only mapping of it.
+napi_value js_span(napi_env env, napi_callback_info info) {
+  size_t count = 3;
+  napi_value arguments[3];
+  Session* session = open_session_of(env, info, &count, arguments);
+  int64_t wanted = 0;
+  uint64_t offset, bytes;
+  if (session == nullptr || napi_get_value_int64(env, arguments[0], &wanted) != napi_ok ||
+      !read_uint(env, arguments[1], &offset) || !read_uint(env, arguments[2], &bytes)) {
+    return nullptr;
+  }
+  ShmClient::MappedSegment* segment = session->shm->mapped(static_cast<uint32_t>(wanted < 0 ? -wanted : wanted));
+  std::shared_ptr<Mapping> mapping;
+  if (segment != nullptr) mapping = wanted < 0 ? segment->write_mapping : segment->mapping;
+  if (mapping == nullptr || offset > mapping->bytes() || bytes > mapping->bytes() - offset) {
+    throw_status(env, Status(Code::kInternal, "a span outside of the segments that are mapped"));
+    return nullptr;
+  }
+  const bool writable = mapping == segment->write_mapping;
+  const Span span{mapping->data() + offset, bytes};
+  return SpanHandle::create(env, std::move(mapping), span, writable);
+}
+
 // --- shared memory: small puts
 
 // pushPut(key, bytes, tracked, wait): the record's position in the ring; -1 no room yet (events: kGrants), -2 the
@@ -1303,6 +1329,7 @@ napi_value make_handle(napi_env env, const std::shared_ptr<Session>& session) {
     add("locate", js_locate);
     add("locateExtents", js_locate_extents);
     add("window", js_window);
+  add("span", js_span);
     add("pushPut", js_push_put);
     add("room", js_room);
     add("acked", js_acked);

@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/assert.h"
+
 namespace millrace {
 
 namespace {
@@ -40,7 +42,7 @@ bool add_to_epoll(int epoll, int fd, uint32_t events, uint64_t data) {
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-// Shortens the vectors to `bytes` in all, at least 1; returns how many are left.
+// Shortens the vectors to `bytes` (> 0) in all; returns how many are left.
 size_t cut(iovec* vectors, size_t count, uint64_t bytes) {
   for (size_t i = 0; i < count; ++i) {
     if (vectors[i].iov_len >= bytes) {
@@ -385,8 +387,7 @@ void Server::IoThread::note_waiting(Peer& peer) {
 void Server::IoThread::pay(Peer& peer, size_t bytes) {
   const auto may_go_on = peer.bandwidth->spend(bytes);
   if (may_go_on <= peer.bandwidth->now()) return;
-  // It may rest already: what it was left over is parsed, and paid for, between its moves.
-  end_rest(peer);
+  MILLRACE_ASSERT(!peer.resting);  // who rests moves nothing
   peer.resting = true;
   peer.rests_until = may_go_on;
   resting_.emplace(may_go_on, &peer);
@@ -397,7 +398,7 @@ void Server::IoThread::end_rest(Peer& peer) {
   if (!peer.resting) return;
   peer.resting = false;
   resting_.erase({peer.rests_until, &peer});
-  peer.progress_at = now_;  // it was not its fault
+  peer.progress_at = now_;  // that it stood still was not the client's doing
 }
 
 void Server::IoThread::end_rests_due() {
@@ -405,7 +406,7 @@ void Server::IoThread::end_rests_due() {
   while (!resting_.empty() && resting_.begin()->first <= now) {
     Peer& peer = *resting_.begin()->second;
     end_rest(peer);
-    flush(peer);  // its input is asked for again here too
+    flush(peer);  // and asks for its input again
   }
 }
 

@@ -1,7 +1,7 @@
 /** What function workers run: sample, map, reduce. Their arguments are small; plans lie in the namespace. */
 
 import { MillraceError } from "../../client/errors.js";
-import type { Namespace } from "../../client/index.js";
+import type { ByteSpan, Namespace } from "../../client/index.js";
 import { kernels } from "../../client/kernels.js";
 import type { CallContext } from "../../functions/index.js";
 import { nowMs, type Span, Stopwatch } from "../report/activity.js";
@@ -242,8 +242,11 @@ async function sortExtents(exchange: Exchange, found: PartitionExtents, sorted: 
     await kernels().sortRecords(RECORD_BYTES, KEY_BYTES, extents, checksums, sorted);
   } catch (error) {
     if (MillraceError.from(error).code !== "CHECKSUM_MISMATCH") throw error;
-    const lost = maps.filter((_, i) => kernels().crc32c(0, extents[i] as Uint8Array) !== checksums[i]);
+    const lost = maps.filter((_, i) => kernels().crc32c(0, extents[i] as ByteSpan) !== checksums[i]);
     throw await exchange.reportLost(lost);
+  } finally {
+    // A span would hold its segment until it is collected.
+    for (const extent of extents) if ("release" in extent) extent.release();
   }
 }
 

@@ -7,11 +7,12 @@
  */
 
 import type { MillraceError } from "../../client/errors.js";
+import type { ByteSpan } from "../../client/index.js";
 
 /** What a map call writes into. `commit` or `abort` ends it. */
 export interface MapOutput {
   /** Room for the whole output. Over shared memory it is the store itself; elsewhere memory of the process. */
-  readonly buffer: Uint8Array;
+  readonly buffer: ByteSpan;
   /**
    * Makes the output visible, whole. `offsets` has R+1 entries, ascending, from 0 to the size of the buffer;
    * `checksums` the CRC32C of each partition. Committing a map again is harmless: the outputs are the same.
@@ -25,7 +26,7 @@ export interface PartitionExtents {
   /** The maps that have any records of it, ascending. */
   readonly maps: number[];
   /** The stretch from each of these maps. Valid until `close`. */
-  readonly extents: Uint8Array[];
+  readonly extents: ByteSpan[];
   /** CRC32C of each extent. */
   readonly checksums: Uint32Array;
   readonly sizeBytes: number;

@@ -33,7 +33,7 @@ export class MillraceExchange implements Exchange {
   async openOutput(map: number, attempt: number, sizeBytes: number): Promise<MapOutput> {
     const writer = await this.#shuffle.writer(map, attempt, { sizeBytes });
     try {
-      const buffer = await writer.reserve(sizeBytes);
+      const buffer = await writer.reserveSpan(sizeBytes);
       return {
         buffer,
         commit: async (offsets, checksums) => {
@@ -55,7 +55,7 @@ export class MillraceExchange implements Exchange {
 
   async readPartition(partition: number): Promise<PartitionExtents> {
     // The sort kernel checks the checksums in the pass that reads the keys.
-    const all = await this.#shuffle.reader(partition, { verify: false }).extents();
+    const all = await this.#shuffle.reader(partition).spans();
     const present = all.filter((extent) => extent.bytes.length > 0);
     return {
       maps: present.map((extent) => extent.map),

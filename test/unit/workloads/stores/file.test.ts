@@ -24,7 +24,7 @@ async function write(
     });
     const output = await exchange.openOutput(map, attempt, offsets.at(-1) as number);
     sizes.forEach((_, partition) => {
-      output.buffer.fill(map * 16 + partition, offsets[partition], offsets[partition + 1]);
+      (output.buffer as Uint8Array).fill(map * 16 + partition, offsets[partition], offsets[partition + 1]);
     });
     await output.commit(
       offsets,
@@ -63,7 +63,9 @@ it("gives every partition what the maps wrote for it, also when a map is committ
             maps.map((map) => outputs[map]?.[partition]),
           );
           found.extents.forEach((extent, i) => {
-            expect(extent.every((byte) => byte === (maps[i] as number) * 16 + partition)).toBe(true);
+            expect(
+              (extent as Uint8Array).every((byte) => byte === (maps[i] as number) * 16 + partition),
+            ).toBe(true);
           });
         }
         await setup.remove();
