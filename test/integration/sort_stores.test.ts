@@ -3,8 +3,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { packageRoot } from "../../native/binding/addon.js";
 import { examine, makeRecords, readParts, sortDocument, startSort, Workplace } from "./sort_helpers.js";
 
 const RECORDS = 100_000;
@@ -145,13 +147,38 @@ describe("redis://", () => {
   });
 });
 
-/** Set MILLRACE_TEST_S3 to s3://BUCKET/PREFIX (and AWS_ENDPOINT_URL, keys, region) to run it. */
-describe.skipIf(process.env.MILLRACE_TEST_S3 === undefined)("s3://", () => {
+/** An S3 server by others; `.ci/run` installs it. */
+const motoServer = join(packageRoot(), "build", "moto", "bin", "moto_server");
+
+describe.skipIf(!existsSync(motoServer))("s3://", () => {
+  let server: ChildProcess;
+  let environment: Record<string, string>;
+  beforeAll(async () => {
+    const port = await freePort();
+    server = spawn(motoServer, ["-H", "127.0.0.1", "-p", String(port)], { stdio: "ignore" });
+    const endpoint = `http://127.0.0.1:${port}`;
+    environment = {
+      AWS_ENDPOINT_URL: endpoint,
+      AWS_ACCESS_KEY_ID: "test",
+      AWS_SECRET_ACCESS_KEY: "test",
+      AWS_REGION: "us-east-1",
+    };
+    for (;;) {
+      const made = await fetch(`${endpoint}/sort-bucket`, { method: "PUT" }).catch(() => null);
+      if (made?.ok) break;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  });
+  afterAll(async () => {
+    server.kill();
+    await once(server, "exit");
+  });
+
   it("exchanges through objects", async () => {
     using place = new Workplace();
     const records = shuffled();
     const input = place.write("input", records);
-    const store = process.env.MILLRACE_TEST_S3 as string;
+    Object.assign(process.env, environment);
     const document = await sortDocument(place, [
       "--input",
       input,
@@ -162,7 +189,7 @@ describe.skipIf(process.env.MILLRACE_TEST_S3 === undefined)("s3://", () => {
       "--partitions",
       "5",
       "--store",
-      store,
+      "s3://sort-bucket/exchange",
     ]);
     expect(document).toMatchObject({ validated: true, store: "s3" });
     expect(document.exchange.byTransport.s3).toBe(records.length);
