@@ -191,6 +191,14 @@ Result<ObjectInfo> Namespace::head(std::string_view key) {
 }
 
 Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_t length) {
+  ObjectView view;
+  if (Status failed = get(key, offset, length, &view); !failed.ok()) return failed;
+  return view;
+}
+
+Status Namespace::get(std::string_view key, uint64_t offset, uint64_t length, ObjectView* view) {
+  view->spans.clear();
+  view->segments.clear();
   if (Status bad = check_key(key); !bad.ok()) return bad;
   std::lock_guard lock(impl_->mutex);
   if (impl_->dropped) return gone(impl_->name);
@@ -207,12 +215,12 @@ Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_
                                          " are asked of an object of " + std::to_string(size));
   }
   if (length == 0) length = size - offset;
-  ObjectView view{*info, {}, {}};
+  view->info = *info;
   auto segment = impl_->segments[ref->segment];
   if (entry->kind != EntryKind::kManifest) {
-    if (length > 0) view.spans.push_back({segment->data() + entry->payload_offset + offset, length});
-    view.segments.push_back(std::move(segment));
-    return view;
+    if (length > 0) view->spans.push_back({segment->data() + entry->payload_offset + offset, length});
+    view->segments.push_back(std::move(segment));
+    return Status();
   }
   auto manifest = read_manifest(segment->data() + entry->payload_offset, entry->payload_bytes);
   if (!manifest.ok()) return manifest.status();
@@ -228,13 +236,13 @@ Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_
                                         std::to_string(extent.segment));
     }
     const uint64_t bytes = std::min(length, extent.bytes - offset);
-    view.spans.push_back({part->data() + extent.offset + offset, bytes});
-    view.segments.push_back(std::move(part));
+    view->spans.push_back({part->data() + extent.offset + offset, bytes});
+    view->segments.push_back(std::move(part));
     length -= bytes;
     offset = 0;
   }
   if (length > 0) return Status(Code::kCorrupt, "the manifest of the object under '" + std::string(key) + "' has changed");
-  return view;
+  return Status();
 }
 
 // --- writing

@@ -143,6 +143,8 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   Result<ObjectInfo> head(std::string_view key);
   // Length 0 means to the end; OUT_OF_RANGE where offset + length goes past the object.
   Result<ObjectView> get(std::string_view key, uint64_t offset = 0, uint64_t length = 0);
+  // The same into `view`, whose vectors are used again: for small objects allocating them would cost the most.
+  Status get(std::string_view key, uint64_t offset, uint64_t length, ObjectView* view);
   Result<ListPage> list(std::string_view prefix, std::string_view start_after, uint32_t limit);
 
   // --- writing by the daemon, for remote clients

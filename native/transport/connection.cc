@@ -474,8 +474,10 @@ void Connection::end_draft(const FrameHeader& header, const uint8_t* body) {
 // --- reads
 
 void Connection::get(const FrameHeader& header, const wire::ObjectRequest& request, std::string_view key) {
-  auto view = namespace_->get(key, request.offset, request.length);
-  if (!view.ok()) return reply_error(header, view.status());
+  ObjectView* view = &view_;
+  if (Status failed = namespace_->get(key, request.offset, request.length, view); !failed.ok()) {
+    return reply_error(header, failed);
+  }
   uint64_t bytes = 0;
   for (const ConstSpan& span : view->spans) bytes += span.bytes;
   FrameHeader head{};
@@ -502,6 +504,7 @@ void Connection::get(const FrameHeader& header, const wire::ObjectRequest& reque
       std::memcpy(at, span.data, span.bytes);
       at += span.bytes;
     }
+    view->segments.clear();
     return;
   }
   std::vector<ConstSpan> spans = std::move(view->spans);

@@ -168,6 +168,7 @@ class Connection {
   };
   std::vector<WaitingReserve> waiting_;
 
+  ObjectView view_;  // of the get at hand; kept for its vectors
   Traffic traffic_;
 };
 
