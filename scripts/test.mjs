@@ -57,6 +57,7 @@ function readJson(file) {
 function style() {
   check("biome", run("npx", ["biome", "check", "."]));
   check("import rules", run("npm", ["run", "--silent", "imports"]));
+  check("include rules", run("node", ["scripts/includes.mjs"]));
   check("types", run("npm", ["run", "--silent", "typecheck"]));
 }
 

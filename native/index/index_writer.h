@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "index/index_view.h"
-#include "tier/dram.h"
+#include "segment/shared_memory.h"
 
 namespace millrace {
 

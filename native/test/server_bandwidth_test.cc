@@ -246,18 +246,27 @@ TEST_F(ServerBandwidthTest, ARestingClientHearsThatItsNamespaceIsGone) {
 
 TEST_F(ServerBandwidthTest, ConnectionsThatGoWhileTheyRestAreForgotten) {
   start(2);
-  const auto data = Content("large", 1).bytes(20 * MiB);
-  ASSERT_OK(limited_->put("large", span_of(data), {}));
+  // The smallest burst, which any socket takes though its client reads nothing.
+  auto slow = make_namespace(*store_, "slow", {.token = kToken, .bandwidth_bytes_per_second = 640 * KiB});
+  ASSERT_OK(put(*slow, "large", 1, 20 * MiB));
+  struct Ignore : Channel::Sink {
+    void on_reply(uint64_t, ChannelReply&) override {}
+  } ignore;
+  wire::ObjectRequest request{};
+  request.key_bytes = 5;
   std::vector<std::unique_ptr<Client>> clients;
-  for (int i = 0; i < 6; ++i) clients.push_back(connect("limited"));
-  std::vector<std::thread> threads;
-  for (auto& client : clients) threads.emplace_back([&] { (void)client->get("large", 0, 0); });
-  EXPECT_TRUE(eventually([&] { return server_->bandwidth_rests() >= 6; }));
-  for (size_t i = 0; i < 3; ++i) clients[i]->close();
-  for (size_t i = 0; i < 3; ++i) threads[i].join();
+  for (int i = 0; i < 6; ++i) {
+    clients.push_back(connect("slow"));
+    Channel& channel = *clients.back()->channel();
+    ASSERT_OK(channel.submit({wire::Opcode::kGet, &request, sizeof(request), "large", {}, {}, false, 0, &ignore, 1}));
+    channel.flush();
+  }
+  EXPECT_TRUE(eventually([&] { return server_->bandwidth_rests() >= 1; }));
+  EXPECT_EQ(server_->sessions(), 6u);
+  clients.resize(3);
   run_clock_until([&] { return server_->sessions() == 3; });
-  server_->stop();  // with the rest of them at rest
-  for (size_t i = 3; i < 6; ++i) threads[i].join();
+  clients[0].reset();
+  server_->stop();  // with the others at rest, or about to be
   EXPECT_EQ(server_->sessions(), 0u);
 }
 

@@ -1,22 +1,11 @@
 #include "tier/dram.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <bit>
-#include <cerrno>
-#include <cstdio>
 #include <fstream>
 #include <string>
 
 #include "base/limits.h"
 #include "base/units.h"
-
-#ifndef MFD_HUGE_2MB
-#define MFD_HUGE_2MB (21U << 26)
-#endif
 
 namespace millrace {
 
@@ -24,12 +13,6 @@ namespace {
 
 constexpr uint64_t kHugePageBytes = 2 * MiB;
 constexpr const char* kOvercommitPath = "/proc/sys/vm/nr_overcommit_hugepages";
-
-// Nobody may shrink or grow a file that others have mapped: a page that goes away is a SIGBUS.
-constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
-// Nor may a client that was granted a segment add a seal of its own: with F_SEAL_FUTURE_WRITE nobody after it
-// could be granted this memory.
-constexpr int kSegmentSeals = kSizeSeals | F_SEAL_SEAL;
 
 uint64_t read_number(const char* path) {
   uint64_t value = 0;
@@ -44,34 +27,6 @@ bool write_number(const char* path, uint64_t value) {
 }
 
 }  // namespace
-
-SharedMemory::~SharedMemory() {
-  if (fd_ >= 0) close(fd_);
-  if (usage_ && mapping_) {
-    usage_->bytes.fetch_sub(mapping_->bytes());
-    if (huge_) usage_->huge_bytes.fetch_sub(mapping_->bytes());
-  }
-}
-
-Result<int> SharedMemory::read_only_fd() const {
-  const std::string path = "/proc/self/fd/" + std::to_string(fd_);
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return Status::from_errno("open a segment read-only", errno);
-  return fd;
-}
-
-Result<std::shared_ptr<SharedMemory>> SharedMemory::create_sparse(const char* name, uint64_t bytes) {
-  std::shared_ptr<SharedMemory> memory(new SharedMemory);
-  memory->fd_ = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (memory->fd_ < 0) return Status::from_errno("memfd_create", errno);
-  if (ftruncate(memory->fd_, static_cast<off_t>(bytes)) != 0) return Status::from_errno("ftruncate", errno);
-  fcntl(memory->fd_, F_ADD_SEALS, kSizeSeals);
-  fchmod(memory->fd_, 0444);  // a read-only descriptor cannot be reopened for writing by another user
-  auto mapping = Mapping::map(memory->fd_, bytes, Mapping::Access::kWrite, false);
-  if (!mapping.ok()) return mapping.status();
-  memory->mapping_ = *mapping;
-  return memory;
-}
 
 DramTier::DramTier(Options options) : options_(options) {
   if (options_.huge_pages == HugePages::kReserve) raise_huge_page_limit();
@@ -115,41 +70,23 @@ bool DramTier::take_budget(uint64_t bytes) {
   return true;
 }
 
-// The caller has taken the budget.
+// The caller has taken the budget; the memory gives it back at its end.
 Result<std::shared_ptr<SharedMemory>> DramTier::create(uint64_t bytes) {
-  std::shared_ptr<SharedMemory> memory(new SharedMemory);
-  const bool try_huge = options_.huge_pages != HugePages::kOff && bytes >= kHugePageBytes;
-  if (try_huge) {
-    memory->fd_ = memfd_create("millrace-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
-    // fallocate takes the pages now: without it a shortage would be a SIGBUS at first touch.
-    if (memory->fd_ >= 0 && (ftruncate(memory->fd_, static_cast<off_t>(bytes)) != 0 ||
-                             fallocate(memory->fd_, 0, 0, static_cast<off_t>(bytes)) != 0)) {
-      close(memory->fd_);
-      memory->fd_ = -1;
-    }
-    memory->huge_ = memory->fd_ >= 0;
+  Result<std::shared_ptr<SharedMemory>> memory(Code::kUnsupported, "huge pages are off");
+  if (options_.huge_pages != HugePages::kOff && bytes >= kHugePageBytes) {
+    memory = SharedMemory::create_touched("millrace-segment", bytes, true);
   }
-  if (!memory->huge_) {
-    memory->fd_ = memfd_create("millrace-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    Status failed;
-    if (memory->fd_ < 0) failed = Status::from_errno("memfd_create", errno);
-    else if (ftruncate(memory->fd_, static_cast<off_t>(bytes)) != 0) failed = Status::from_errno("ftruncate", errno);
-    else if (fallocate(memory->fd_, 0, 0, static_cast<off_t>(bytes)) != 0) failed = Status::from_errno("fallocate", errno);
-    if (!failed.ok()) {
-      usage_->bytes.fetch_sub(bytes);
-      return failed;
-    }
-  }
-  fcntl(memory->fd_, F_ADD_SEALS, kSegmentSeals);
-  fchmod(memory->fd_, 0444);
-  auto mapping = Mapping::map(memory->fd_, bytes, Mapping::Access::kWrite, true);
-  if (!mapping.ok()) {
+  if (!memory.ok()) memory = SharedMemory::create_touched("millrace-segment", bytes, false);
+  if (!memory.ok()) {
     usage_->bytes.fetch_sub(bytes);
-    return mapping.status();
+    return memory;
   }
-  memory->mapping_ = *mapping;
-  memory->usage_ = usage_;
-  if (memory->huge_) usage_->huge_bytes.fetch_add(bytes);
+  const bool huge = (*memory)->huge();
+  if (huge) usage_->huge_bytes.fetch_add(bytes);
+  (*memory)->on_freed([usage = usage_, bytes, huge] {
+    usage->bytes.fetch_sub(bytes);
+    if (huge) usage->huge_bytes.fetch_sub(bytes);
+  });
   return memory;
 }
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "segment/mapping.h"
+#include "segment/shared_memory.h"
 
 namespace millrace {
 
@@ -25,30 +25,6 @@ enum class HugePages { kAuto, kReserve, kOff };
 struct DramUsage {
   std::atomic<uint64_t> bytes{0};  // spares included
   std::atomic<uint64_t> huge_bytes{0};
-};
-
-// One shared-memory file, mapped read-write in this process.
-class SharedMemory {
- public:
-  ~SharedMemory();
-  uint8_t* data() { return mapping_->data(); }
-  const uint8_t* data() const { return mapping_->data(); }
-  uint64_t bytes() const { return mapping_->bytes(); }
-  int fd() const { return fd_; }       // read-write
-  Result<int> read_only_fd() const;    // a new descriptor; the caller closes it
-  bool huge() const { return huge_; }
-  const std::shared_ptr<Mapping>& mapping() const { return mapping_; }
-
-  // Outside of any tier's budget: for index files and session rings. Sparse; grows as it is touched.
-  static Result<std::shared_ptr<SharedMemory>> create_sparse(const char* name, uint64_t bytes);
-
- private:
-  friend class DramTier;
-  SharedMemory() = default;
-  int fd_ = -1;
-  bool huge_ = false;
-  std::shared_ptr<Mapping> mapping_;
-  std::shared_ptr<DramUsage> usage_;  // null outside of a tier
 };
 
 class DramTier {
