@@ -129,6 +129,7 @@ export interface PutHeader {
   crc32c: number;
   hasCrc32c: boolean;
   endsWithTrailer: boolean;
+  roomWaitMs: number;
 }
 
 export interface PutRequest {

@@ -46,6 +46,11 @@ export class GrpcTransport implements Transport {
     this.#queue = new PutQueue((key, data) => this.put(key, data));
   }
 
+  /** So that a full store is told as such before this side gives up. */
+  #roomWaitMs(): number {
+    return Math.max(1, Math.floor(this.#channel.timeoutMs * 0.75));
+  }
+
   put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo> {
     return this.#operation(async () => {
       const put = this.#openPut(key, {
@@ -55,6 +60,7 @@ export class GrpcTransport implements Transport {
         crc32c: crc32c(0, data),
         hasCrc32c: true,
         endsWithTrailer: false,
+        roomWaitMs: this.#roomWaitMs(),
       });
       await put.send(data);
       const info = await put.end();
@@ -150,6 +156,7 @@ export class GrpcTransport implements Transport {
       hasCrc32c: false,
       // Else an abort could pass for the end of the object.
       endsWithTrailer: true,
+      roomWaitMs: this.#roomWaitMs(),
     });
     return new GrpcObjectWriter(put, {
       operation: (run) => this.#operation(run),

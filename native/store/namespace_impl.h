@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -27,6 +28,8 @@ struct NodeShared {
   Recycler recycler;
   std::atomic<Store::Listener*> listener{nullptr};
   std::atomic<uint64_t> next_session{1};
+  // Frees what dropped namespaces still hold and nobody uses. Whether memory came free. Set by the store.
+  std::function<bool()> reclaim;
 };
 
 struct Namespace::Impl {

@@ -38,8 +38,9 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
       continue;
     }
     auto memory = node->tier.allocate(bytes);
-    if (!memory.ok() && memory.code() == Code::kResourceExhausted && node->recycler.clear()) {
-      memory = node->tier.allocate(bytes);
+    for (const auto& free_more : {std::function<bool()>([this] { return node->recycler.clear(); }), node->reclaim}) {
+      if (memory.ok() || memory.code() != Code::kResourceExhausted) break;
+      if (free_more()) memory = node->tier.allocate(bytes);
     }
     if (memory.ok()) return memory;
     refused = memory.status();

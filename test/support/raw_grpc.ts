@@ -133,6 +133,7 @@ export function putHeader(namespace: string, key: string, header: Partial<PutHea
     crc32c: 0,
     hasCrc32c: false,
     endsWithTrailer: false,
+    roomWaitMs: 0,
     ...header,
   };
 }

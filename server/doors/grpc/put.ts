@@ -152,6 +152,8 @@ export class PutStream {
   }
 
   private roomWaitMs(): number {
+    const asked = this.header?.roomWaitMs ?? 0;
+    if (asked > 0) return asked;
     const deadline = this.call.getDeadline();
     const deadlineMs = deadline instanceof Date ? deadline.getTime() : deadline;
     if (!Number.isFinite(deadlineMs)) return ROOM_WAIT_DEFAULT_MS;

@@ -20,6 +20,7 @@ const HEADER = {
   crc32c: 0,
   hasCrc32c: false,
   endsWithTrailer: false,
+  roomWaitMs: 0,
 };
 
 describe("messages", () => {
