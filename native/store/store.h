@@ -30,7 +30,7 @@ struct NamespaceOptions {
   uint64_t limit_bytes = 0;       // 0: no limit but the node's
   uint64_t dram_limit_bytes = 0;  // 0: no limit but the node's
   uint64_t expected_bytes = 0;               // memory is prepared ahead for it
-  uint64_t bandwidth_bytes_per_second = 0;   // 0: no limit; remote doors keep to it
+  uint64_t bandwidth_bytes_per_second = 0;   // 0: no limit; each remote door keeps to it by itself
 };
 
 struct ObjectInfo {

@@ -112,7 +112,8 @@ TEST(Bandwidth, ManyConnectionsShareTheRateByTurns) {
       ASSERT_LE(static_cast<double>(total), allowed + static_cast<double>(connections * move) + 1);
     }
     const double seconds = std::chrono::duration<double>(clock.now() - begin).count();
-    EXPECT_GE(static_cast<double>(total), static_cast<double>(rate) * seconds * 0.99) << rate << " " << connections;
+    const double due = static_cast<double>(rate) * seconds;
+    EXPECT_GE(static_cast<double>(total), due * 0.99) << rate << " " << connections;
     const auto [least, most] = std::minmax_element(moved.begin(), moved.end());
     EXPECT_GE(static_cast<double>(*least), static_cast<double>(*most) * 0.7) << rate << " " << connections;
   }

@@ -41,7 +41,8 @@ Bandwidth::TimePoint Bandwidth::spend(uint64_t bytes) {
   do {
     next = std::min(std::max(full_at, now) + cost, now + kDebtNsMax);
   } while (!full_at_ns_.compare_exchange_weak(full_at, next, std::memory_order_relaxed));
-  return TimePoint(std::chrono::duration_cast<TimePoint::duration>(std::chrono::nanoseconds(next - burst_ns_)));
+  const std::chrono::nanoseconds may_go_on(next - burst_ns_);
+  return TimePoint(std::chrono::duration_cast<TimePoint::duration>(may_go_on));
 }
 
 std::shared_ptr<Bandwidth> BandwidthLimits::of(const std::shared_ptr<Namespace>& ns) {

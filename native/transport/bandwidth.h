@@ -6,9 +6,9 @@
 // rule), so a namespace that is used through both doors at once may move up to twice its limit.
 //
 // A connection pays after it has moved bytes, and then rests until its own place in the queue of all that was
-// paid for has come. So nobody reserves what it may not use, connections that share a bucket take turns, each is
-// ahead of the limit by at most one move, and the long-run rate is exact. A new connection pays for its hello
-// and so waits for the debts of those before it: to reconnect gains nothing.
+// paid for has come. So nobody reserves what it may not use, connections that share a bucket take turns, each
+// is ahead of the limit by at most one move, and the long-run rate is exact. A new connection pays for its
+// hello and so waits for the debts of those before it: to reconnect gains nothing.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -53,8 +53,8 @@ class Bandwidth {
   const BandwidthClock clock_;
   const uint64_t burst_bytes_;
   const int64_t burst_ns_;
-  // When everything paid for will have passed at the rate allowed: the bucket is full again. It is empty while
-  // this is a burst ahead of now, and in debt while it is further.
+  // When everything paid for will have passed at the rate allowed: the bucket is full again. It is
+  // empty when this is a burst ahead of now, and in debt while it is further.
   std::atomic<int64_t> full_at_ns_;
 };
 

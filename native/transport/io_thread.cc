@@ -331,7 +331,8 @@ void Server::IoThread::process(Peer& peer, const uint8_t* data, size_t bytes) {
 
 void Server::IoThread::on_input(Peer& peer) {
   Connection& connection = peer.connection;
-  for (int round = 0; round < kReadsRound && !peer.dead && !peer.resting && connection.wants_input(); ++round) {
+  for (int round = 0; round < kReadsRound; ++round) {
+    if (peer.dead || peer.resting || !connection.wants_input()) break;
     iovec vectors[kVectorsMax];
     size_t count = 0;
     size_t direct_bytes = 0;
