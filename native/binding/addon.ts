@@ -264,7 +264,7 @@ export function packageRoot(): string {
 /** The addon, or null where it is not built for this machine (the SDK then speaks gRPC). */
 export function loadAddon(): Addon | null {
   if (loaded === undefined) {
-    const path = process.env["MILLRACE_ADDON"] ?? join(packageRoot(), "build", "native", "millrace.node");
+    const path = process.env.MILLRACE_ADDON ?? join(packageRoot(), "build", "native", "millrace.node");
     loaded = existsSync(path) ? (createRequire(import.meta.url)(path) as Addon) : null;
   }
   return loaded;
