@@ -28,8 +28,8 @@ struct NodeShared {
   Recycler recycler;
   std::atomic<Store::Listener*> listener{nullptr};
   std::atomic<uint64_t> next_session{1};
-  // Frees what dropped namespaces still hold and nobody uses. Whether memory came free. Set by the store.
-  std::function<bool()> reclaim;
+  // Frees what dropped namespaces still hold and nobody uses. Set by the store.
+  std::function<void()> reclaim;
 };
 
 struct Namespace::Impl {

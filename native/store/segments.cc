@@ -38,9 +38,10 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
       continue;
     }
     auto memory = node->tier.allocate(bytes);
-    for (const auto& free_more : {std::function<bool()>([this] { return node->recycler.clear(); }), node->reclaim}) {
+    for (const auto& free_more : {std::function<void()>([this] { node->recycler.clear(); }), node->reclaim}) {
       if (memory.ok() || memory.code() != Code::kResourceExhausted) break;
-      if (free_more()) memory = node->tier.allocate(bytes);
+      free_more();  // or the sweeper has done it meanwhile
+      memory = node->tier.allocate(bytes);
     }
     if (memory.ok()) return memory;
     refused = memory.status();

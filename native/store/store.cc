@@ -13,7 +13,7 @@ struct Store::Impl {
   explicit Impl(Options options) : node(std::make_shared<NodeShared>(options)) {}
 
   void run();
-  bool reclaim_dropped();
+  void reclaim_dropped();
 
   std::shared_ptr<NodeShared> node;
   std::mutex mutex;
@@ -26,7 +26,7 @@ struct Store::Impl {
 };
 
 Store::Store(Options options) : impl_(std::make_unique<Impl>(options)) {
-  impl_->node->reclaim = [in = impl_.get()] { return in->reclaim_dropped(); };
+  impl_->node->reclaim = [in = impl_.get()] { in->reclaim_dropped(); };
   impl_->sweeper = std::thread([in = impl_.get()] { in->run(); });
 }
 
@@ -45,18 +45,16 @@ Store::~Store() {
 
 // For who is short of room now. Called under the lock of a live namespace; that of a dropped one always comes
 // after it, since a dropped one asks for no room.
-bool Store::Impl::reclaim_dropped() {
+void Store::Impl::reclaim_dropped() {
   std::vector<std::shared_ptr<Namespace>> all;
   {
     std::lock_guard lock(mutex);
     all = dropped;
   }
-  bool freed = false;
   for (const auto& ns : all) {
     std::lock_guard lock(ns->impl_->mutex);
-    freed |= ns->impl_->sweep_retiring(Clock::now());
+    ns->impl_->sweep_retiring(Clock::now());
   }
-  return freed;
 }
 
 // Frees retired segments whose views or grace have ended without anybody saying so.
