@@ -7,7 +7,9 @@ namespace millrace::binding {
 
 namespace {
 
-constexpr uint32_t kSettleSpinMicroseconds = 50;
+// Longer than a daemon that sleeps takes to wake (up to 120 us across cores). A client that gives up earlier goes
+// to sleep itself, then the daemon polls in vain, stops polling, and each batch pays two wakes from then on.
+constexpr uint32_t kSettleSpinMicroseconds = 150;
 constexpr uint32_t kGrantWaitMs = 50;  // of an enqueued put: back-pressure, before it is queued in JavaScript
 
 // pushPut(key, bytes, tracked, wait): the record's position in the ring; -1 no room yet (events: kGrants), -2 the
