@@ -11,9 +11,9 @@ export const MAP_BYTES_MAX = 60_000_000;
 export const MAP_BYTES_MIN = 12_000_000;
 /**
  * Bytes of a partition, unless `--partitions` says otherwise. Measured (docs/benchmarks.md): smaller ones cost
- * the map kernel write-combining and the reduce more calls, larger ones do not fit the caches while being sorted.
+ * the reduce more calls to the node, larger ones do not fit the caches while being sorted.
  */
-export const PARTITION_BYTES = 16_000_000;
+export const PARTITION_BYTES = 32_000_000;
 /** As `kPartitionsMax` of native/base/limits.h. */
 export const PARTITIONS_MAX = 65_536;
 export const FUNCTION_WORKERS_MAX = 1024;
