@@ -1,10 +1,14 @@
 /** One exchange between two stages: M map outputs times R partitions. */
 import { loadContract } from "../proto/load.js";
-import type { ShuffleMessage, WatchShuffleEvent } from "../proto/messages.js";
+import type {
+  PartitionExtent as LocatedExtent,
+  ShuffleMessage,
+  WatchShuffleEvent,
+} from "../proto/messages.js";
 import { MillraceError } from "./errors.js";
 import { checkCount } from "./names.js";
 import type { NamespaceSession } from "./session.js";
-import { PartitionReader, type ReadOptions } from "./shuffle_reader.js";
+import { locatePartitions, PartitionReader, type ReadOptions } from "./shuffle_reader.js";
 import { ShuffleWriter } from "./shuffle_writer.js";
 import { Watch } from "./watch.js";
 
@@ -39,6 +43,8 @@ export class Shuffle {
   readonly partitions: number;
   readonly partitioner: Uint8Array;
   readonly #session: NamespaceSession;
+  /** What `locate` has found and no reader has taken yet. */
+  readonly #located = new Map<number, LocatedExtent[]>();
 
   private constructor(session: NamespaceSession, message: ShuffleMessage) {
     this.#session = session;
@@ -79,7 +85,26 @@ export class Shuffle {
   /** Reads one partition of all map outputs. */
   reader(partition: number, options: ReadOptions = {}): PartitionReader {
     checkCount("partition", partition, 0, this.partitions - 1);
-    return new PartitionReader(this.#session, this, partition, options);
+    const located = this.#located.get(partition) ?? null;
+    this.#located.delete(partition);
+    return new PartitionReader(this.#session, this, partition, options, located);
+  }
+
+  /**
+   * Waits until all maps have committed and locates `count` partitions from `first` on in one reply. The next
+   * reader of each takes what was found and asks no more; a reader after it asks again. For tasks that read
+   * several partitions: a call to the node costs more than a small partition.
+   */
+  async locate(first: number, count: number): Promise<void> {
+    checkCount("first", first, 0, this.partitions - 1);
+    checkCount("count", count, 1, this.partitions - first);
+    const { extents } = await locatePartitions(this.#session, this.id, {
+      partition: first,
+      count,
+      wait: true,
+    });
+    for (let partition = first; partition < first + count; partition++) this.#located.set(partition, []);
+    for (const extent of extents) this.#located.get(extent.partition)?.push(extent);
   }
 
   async progress(): Promise<ShuffleProgress> {

@@ -59,9 +59,18 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
   readonly #shuffle: ShuffleFace;
   readonly #verify: boolean;
   readonly #timeoutMs: number;
+  /** Found ahead of time, for the first look. */
+  #located: LocatedExtent[] | null;
 
   /** @internal Use `Shuffle.reader`. */
-  constructor(session: NamespaceSession, shuffle: ShuffleFace, partition: number, options: ReadOptions) {
+  constructor(
+    session: NamespaceSession,
+    shuffle: ShuffleFace,
+    partition: number,
+    options: ReadOptions,
+    located: LocatedExtent[] | null,
+  ) {
+    this.#located = located;
     this.#session = session;
     this.#shuffle = shuffle;
     this.partition = partition;
@@ -114,13 +123,12 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
     );
   }
 
-  #locate(wait: boolean): Promise<LocatePartitionResponse> {
-    const { channel, name } = this.#session;
-    return channel.unary(
-      loadContract().shuffles.LocatePartition,
-      { namespace: name, shuffle: this.#shuffle.id, partition: this.partition, wait },
-      { idempotent: true, ...(wait ? { timeoutMs: this.#timeoutMs } : {}) },
-    );
+  async #locate(wait: boolean): Promise<LocatePartitionResponse> {
+    const extents = this.#located;
+    this.#located = null;
+    if (extents !== null) return { extents, complete: true };
+    const asked = { partition: this.partition, count: 1, wait };
+    return locatePartitions(this.#session, this.#shuffle.id, asked, this.#timeoutMs);
   }
 
   /** In order, with many under way. Fails at the end where any were lost, so that one error names them all. */
@@ -153,6 +161,20 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
     if (this.#verify && expected !== null && crc32c(0, bytes) !== expected) return null;
     return { map: located.map, bytes, crc32c: expected };
   }
+}
+
+/** @internal */
+export function locatePartitions(
+  { channel, name }: NamespaceSession,
+  shuffle: string,
+  asked: { partition: number; count: number; wait: boolean },
+  timeoutMs = 0,
+): Promise<LocatePartitionResponse> {
+  return channel.unary(
+    loadContract().shuffles.LocatePartition,
+    { namespace: name, shuffle, ...asked },
+    { idempotent: true, ...(asked.wait ? { timeoutMs } : {}) },
+  );
 }
 
 async function fetchSpan(transport: Transport, located: LocatedExtent): Promise<PartitionSpan | null> {

@@ -256,9 +256,11 @@ export interface LocatePartitionRequest {
   shuffle: string;
   partition: number;
   wait: boolean;
+  count: number;
 }
 
 export interface PartitionExtent {
+  partition: number;
   map: number;
   key: Uint8Array;
   sequence: number;

@@ -119,6 +119,7 @@ export class Shuffle {
     for (const [map, output] of this.outputs) {
       const offset = output.offsets[partition] as number;
       extents.push({
+        partition,
         map,
         key: output.key,
         sequence: output.sequence,

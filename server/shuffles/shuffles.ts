@@ -140,24 +140,25 @@ export class Shuffles {
     return { won: true, winningAttempt: attempt };
   }
 
-  /** What is there now. MAP_OUTPUT_LOST where maps must be run again. */
-  locate(namespace: string, name: string, partition: number): Location {
+  /** What is there now of `count` partitions from `first` on. MAP_OUTPUT_LOST where maps must be run again. */
+  locate(namespace: string, name: string, first: number, count: number): Location {
     const shuffle = this.require(namespace, name);
-    checkIndex("partition", partition, shuffle.partitions);
+    checkPartitions(shuffle, first, count);
     if (shuffle.lostMaps.length > 0) throw shuffle.lostError();
-    return { extents: shuffle.locate(partition), complete: shuffle.complete };
+    return located(shuffle, first, count);
   }
 
   /** As `locate`, when all maps have committed. Rejects when one is lost, the shuffle ends or `signal` aborts. */
   locateWhenComplete(
     namespace: string,
     name: string,
-    partition: number,
+    first: number,
+    count: number,
     signal: AbortSignal,
   ): Promise<Location> {
     return new Promise((resolve, reject) => {
       const shuffle = this.require(namespace, name);
-      checkIndex("partition", partition, shuffle.partitions);
+      checkPartitions(shuffle, first, count);
       const onAbort = () => {
         cancel();
         reject(new MillraceError("ABORTED", "the caller went away"));
@@ -168,7 +169,7 @@ export class Shuffles {
       cancel = shuffle.whenComplete((error) => {
         signal.removeEventListener("abort", onAbort);
         if (error !== null) reject(error);
-        else resolve({ extents: shuffle.locate(partition), complete: true });
+        else resolve(located(shuffle, first, count));
       });
     });
   }
@@ -325,4 +326,23 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 
 function invalid(message: string): MillraceError {
   return new MillraceError("INVALID_ARGUMENT", message);
+}
+
+/** The most extents that one reply lists: some MiB of message. */
+const LOCATED_EXTENTS_MAX = 65_536;
+
+function checkPartitions(shuffle: Shuffle, first: number, count: number): void {
+  checkIndex("partition", first, shuffle.partitions);
+  if (count > shuffle.partitions - first || (count > 1 && count * shuffle.maps > LOCATED_EXTENTS_MAX)) {
+    throw new MillraceError(
+      "INVALID_ARGUMENT",
+      `${count} partitions from ${first} on cannot be located in one reply: there are ${shuffle.partitions}, ` +
+        `and a reply lists at most ${LOCATED_EXTENTS_MAX} extents`,
+    );
+  }
+}
+
+function located(shuffle: Shuffle, first: number, count: number): Location {
+  const extents = Array.from({ length: count }, (_, i) => shuffle.locate(first + i)).flat();
+  return { extents, complete: shuffle.complete };
 }

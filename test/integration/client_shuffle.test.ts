@@ -63,6 +63,20 @@ describe.each<TransportKind>(["shm", "tcp", "grpc"])("shuffles over %s", (kind) 
     return keys;
   }
 
+  it("locates several partitions in one reply, for one reader each", async () => {
+    for (let map = 0; map < 3; map++) await writeMap(shuffle, map);
+    const handle = await namespace.openShuffle("test");
+    await handle.locate(1, 3);
+    await expect(handle.locate(1, 4)).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      for (let time = 0; time < 2; time++) {
+        expect(texts(await handle.reader(partition).extents())).toEqual(
+          [0, 1, 2].map((map) => [map, share(map, partition)]),
+        );
+      }
+    }
+  });
+
   it("are made, found and deleted by their id", async () => {
     const opened = await namespace.openShuffle("test");
     expect(opened).toMatchObject({ id: "test", maps: 3, partitions: PARTITIONS });

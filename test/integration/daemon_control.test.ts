@@ -133,7 +133,7 @@ describe("shuffles", () => {
     await new Promise((resolve) => watch.once("metadata", resolve));
 
     const locate = (partition: number, wait: boolean) =>
-      grpc.call(shuffles.LocatePartition, { namespace, shuffle, partition, wait });
+      grpc.call(shuffles.LocatePartition, { namespace, shuffle, partition, wait, count: 0 });
     const waiting = [locate(0, true), locate(1, true)];
     expect(await commit(1, 0, [10, 20])).toEqual({ won: true, winningAttempt: 0 });
     expect(await locate(1, false)).toMatchObject({
@@ -210,7 +210,7 @@ describe("shuffles", () => {
       offsets,
       checksums,
     });
-    const last = { namespace, shuffle: "wide", partition: partitions - 1, wait: false };
+    const last = { namespace, shuffle: "wide", partition: partitions - 1, wait: false, count: 1 };
     expect((await grpc.call(shuffles.LocatePartition, last)).extents).toMatchObject([
       { offset: partitions - 1, length: 1, crc32c: 0xffff_ffff, hasCrc32c: true },
     ]);
@@ -297,6 +297,7 @@ describe("SIGTERM", () => {
         shuffle: "s",
         partition: 0,
         wait: true,
+        count: 0,
       }),
     );
     const watch = client.stream(objects.Watch, { namespace: "drain-job", prefix: Buffer.alloc(0) });

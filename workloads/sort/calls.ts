@@ -219,6 +219,7 @@ async function* readAhead(
 ): AsyncGenerator<{ partition: number; found: PartitionExtents }, void, undefined> {
   const underWay: Promise<PartitionExtents>[] = [];
   let next = first;
+  await watch.time("exchange", async () => exchange.expectPartitions?.(first, end - first));
   try {
     for (let partition = first; partition < end; partition += 1) {
       for (; next < end && next <= partition + READ_AHEAD; next += 1) {

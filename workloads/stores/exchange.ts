@@ -36,6 +36,8 @@ export interface Exchange {
   /** How the bytes travel: 'shm', 'tcp' or 'grpc' for Millrace, else the name of the store. */
   readonly transport: string;
   openOutput(map: number, attempt: number, sizeBytes: number): Promise<MapOutput>;
+  /** Says which partitions will be read next, where that saves asking for each of them. */
+  expectPartitions?(first: number, count: number): Promise<void>;
   readPartition(partition: number): Promise<PartitionExtents>;
   /** What these maps left does not match its checksums. Gives the error to fail with: MAP_OUTPUT_LOST, naming them. */
   reportLost(maps: readonly number[]): Promise<MillraceError>;

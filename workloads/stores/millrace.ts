@@ -53,6 +53,10 @@ export class MillraceExchange implements Exchange {
     }
   }
 
+  expectPartitions(first: number, count: number): Promise<void> {
+    return this.#shuffle.locate(first, count);
+  }
+
   async readPartition(partition: number): Promise<PartitionExtents> {
     // The sort kernel checks the checksums in the pass that reads the keys.
     const all = await this.#shuffle.reader(partition).spans();

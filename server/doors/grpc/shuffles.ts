@@ -30,7 +30,8 @@ export function shufflesService(context: GrpcDoorContext): UntypedServiceImpleme
   ): Promise<LocatePartitionResponse> {
     const { namespace, shuffle, partition } = request;
     namespaces.require(namespace);
-    if (!request.wait) return shuffles.locate(namespace, shuffle, partition);
+    const count = Math.max(request.count, 1);
+    if (!request.wait) return shuffles.locate(namespace, shuffle, partition, count);
     const leaving = new AbortController();
     const leave = () => leaving.abort();
     call.on("cancelled", leave);
@@ -40,7 +41,7 @@ export function shufflesService(context: GrpcDoorContext): UntypedServiceImpleme
       leave();
     });
     try {
-      return await shuffles.locateWhenComplete(namespace, shuffle, partition, leaving.signal);
+      return await shuffles.locateWhenComplete(namespace, shuffle, partition, count, leaving.signal);
     } catch (thrown) {
       throw shutdown ?? thrown;
     } finally {

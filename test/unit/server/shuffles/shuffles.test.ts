@@ -105,9 +105,9 @@ describe("the first commit of a map", () => {
   it("is replaced when its object was overwritten under its own key", () => {
     const { objects, shuffles } = setUp(1, 2);
     shuffles.commit(NS, "s", produce(objects, 0, 7, [1, 2]));
-    const before = shuffles.locate(NS, "s", 0).extents[0];
+    const before = shuffles.locate(NS, "s", 0, 1).extents[0];
     expect(shuffles.commit(NS, "s", produce(objects, 0, 7, [3, 4])).won).toBe(true);
-    const after = shuffles.locate(NS, "s", 0).extents[0];
+    const after = shuffles.locate(NS, "s", 0, 1).extents[0];
     expect(after?.length).toBe(3);
     expect(after?.sequence).not.toBe(before?.sequence);
     expect(shuffles.describe(NS, "s").partitionBytes).toEqual([3, 4]);
@@ -137,7 +137,10 @@ describe("locate", () => {
             shuffles.commit(NS, "s", produce(objects, map, 0, matrix[map] as number[]));
           }
           for (let partition = 0; partition < partitions; partition++) {
-            const { extents, complete } = shuffles.locate(NS, "s", partition);
+            const { extents, complete } = shuffles.locate(NS, "s", partition, 1);
+            const many = shuffles.locate(NS, "s", partition, partitions - partition).extents;
+            expect(many.filter((extent) => extent.partition === partition)).toEqual(extents);
+            expect(many.length).toBe((partitions - partition) * matrix.length);
             expect(complete).toBe(true);
             expect(extents.map(({ map }) => map)).toEqual(matrix.map((_, map) => map));
             extents.forEach((extent, map) => {
@@ -157,9 +160,9 @@ describe("locate", () => {
 
   it("waits for the last map", async () => {
     const { objects, shuffles } = setUp(2, 1);
-    const waiting = shuffles.locateWhenComplete(NS, "s", 0, new AbortController().signal);
+    const waiting = shuffles.locateWhenComplete(NS, "s", 0, 1, new AbortController().signal);
     shuffles.commit(NS, "s", produce(objects, 1, 0, [5]));
-    expect(shuffles.locate(NS, "s", 0)).toMatchObject({ complete: false, extents: [{ map: 1 }] });
+    expect(shuffles.locate(NS, "s", 0, 1)).toMatchObject({ complete: false, extents: [{ map: 1 }] });
     shuffles.commit(NS, "s", produce(objects, 0, 0, [6]));
     expect(await waiting).toMatchObject({
       complete: true,
@@ -173,22 +176,22 @@ describe("locate", () => {
   it("stops waiting when a map is lost, the caller leaves, the shuffle or the namespace ends", async () => {
     const { objects, shuffles } = setUp(2, 1);
     const leaving = new AbortController();
-    const left = shuffles.locateWhenComplete(NS, "s", 0, leaving.signal);
+    const left = shuffles.locateWhenComplete(NS, "s", 0, 1, leaving.signal);
     leaving.abort();
     await expect(left).rejects.toMatchObject({ code: "ABORTED" });
 
     shuffles.commit(NS, "s", produce(objects, 1, 0, [5]));
-    const lost = shuffles.locateWhenComplete(NS, "s", 0, new AbortController().signal);
+    const lost = shuffles.locateWhenComplete(NS, "s", 0, 1, new AbortController().signal);
     shuffles.reportLost(NS, "s", [1]);
     await expect(lost).rejects.toMatchObject({ code: "MAP_OUTPUT_LOST", maps: [1] });
 
     shuffles.commit(NS, "s", produce(objects, 1, 1, [5]));
-    const deleted = shuffles.locateWhenComplete(NS, "s", 0, new AbortController().signal);
+    const deleted = shuffles.locateWhenComplete(NS, "s", 0, 1, new AbortController().signal);
     await shuffles.delete(NS, "s");
     await expect(deleted).rejects.toMatchObject({ code: "NOT_FOUND" });
 
     shuffles.create(NS, "t", 1, 1, new Uint8Array());
-    const gone = shuffles.locateWhenComplete(NS, "t", 0, new AbortController().signal);
+    const gone = shuffles.locateWhenComplete(NS, "t", 0, 1, new AbortController().signal);
     shuffles.dropNamespace(NS);
     await expect(gone).rejects.toMatchObject({ code: "NAMESPACE_GONE" });
   });
@@ -200,7 +203,7 @@ describe("lost map outputs", () => {
     for (const map of [0, 1, 2]) shuffles.commit(NS, "s", produce(objects, map, 0, [1, map]));
     expect(shuffles.reportLost(NS, "s", [2, 0, 3])).toEqual([0, 2]);
     expect([...objects.byKey.keys()]).toEqual(["s/1/0"]);
-    expect(() => shuffles.locate(NS, "s", 0)).toThrowError(/map 0, 2 is lost; run these map tasks again/);
+    expect(() => shuffles.locate(NS, "s", 0, 1)).toThrowError(/map 0, 2 is lost; run these map tasks again/);
     expect(shuffles.describe(NS, "s")).toMatchObject({
       committed: 1,
       lostMaps: [0, 2],
@@ -208,7 +211,7 @@ describe("lost map outputs", () => {
     });
     shuffles.commit(NS, "s", produce(objects, 0, 1, [9, 9]));
     shuffles.commit(NS, "s", produce(objects, 2, 1, [9, 9]));
-    expect(shuffles.locate(NS, "s", 1).extents).toMatchObject([
+    expect(shuffles.locate(NS, "s", 1, 1).extents).toMatchObject([
       { map: 0, length: 9 },
       { map: 1, length: 1 },
       { map: 2, length: 9 },
@@ -260,8 +263,9 @@ describe("what comes from outside", () => {
     expect(codeOf(() => shuffles.commit(NS, "s", { ...commit, map: 1 }))).toBe("OUT_OF_RANGE");
     expect(codeOf(() => shuffles.commit(NS, "s", { ...commit, key: Buffer.from("none") }))).toBe("NOT_FOUND");
     expect(codeOf(() => shuffles.commit(NS, "other", commit))).toBe("NOT_FOUND");
-    expect(codeOf(() => shuffles.locate(NS, "s", 2))).toBe("OUT_OF_RANGE");
-    expect(codeOf(() => shuffles.locate("elsewhere", "s", 0))).toBe("NOT_FOUND");
+    expect(codeOf(() => shuffles.locate(NS, "s", 2, 1))).toBe("OUT_OF_RANGE");
+    expect(codeOf(() => shuffles.locate(NS, "s", 1, 2))).toBe("INVALID_ARGUMENT");
+    expect(codeOf(() => shuffles.locate("elsewhere", "s", 0, 1))).toBe("NOT_FOUND");
     expect(codeOf(() => shuffles.create(NS, "s", 1, 1, new Uint8Array()))).toBe("ALREADY_EXISTS");
     expect(codeOf(() => shuffles.create(NS, "a b", 1, 1, new Uint8Array()))).toBe("INVALID_ARGUMENT");
     expect(codeOf(() => shuffles.create(NS, "x", 0, 1, new Uint8Array()))).toBe("INVALID_ARGUMENT");
