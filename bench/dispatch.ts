@@ -4,24 +4,13 @@
  * the executor, the channel and the host.
  */
 import { createExecutor, type Executor, workerFunction } from "../functions/index.js";
+import type { BenchFigure } from "./figure.js";
 
 export interface DispatchOptions {
   /** Calls measured, after a tenth as many that are not. Default 3,000. */
   calls?: number;
   /** Function workers. Default 2. */
   workers?: number;
-}
-
-/** One line of a benchmark's outcome; `rival` and `ratio` are null where there is nothing to compare with. */
-interface BenchFigure {
-  name: string;
-  figure: number;
-  unit: string;
-  rival: number | null;
-  rivalName: string | null;
-  ratio: number | null;
-  target: string;
-  details: object;
 }
 
 /** Does nothing, so that everything measured is the way to it. */

@@ -98,10 +98,10 @@ class Engine : public Napi::ObjectWrap<Engine> {
   std::unique_ptr<Server> server_;
   struct Watched {
     std::shared_ptr<Namespace> ns;
+    uint64_t id;  // of the namespace
     std::unique_ptr<Watch> watch;
   };
   std::unordered_map<uint64_t, Watched> watches_;  // by an id of ours
-  std::unordered_map<uint64_t, uint64_t> watch_ids_;  // ours -> the namespace's
   uint64_t next_watch_ = 1;
 };
 
@@ -147,7 +147,7 @@ Engine::Engine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Engine>(info) 
 void Engine::shut() {
   if (server_) server_->stop();
   for (auto& [id, watched] : watches_) {
-    watched.ns->unwatch(watch_ids_[id]);
+    watched.ns->unwatch(watched.id);
     watched.watch->close();
   }
   watches_.clear();
@@ -315,17 +315,16 @@ Napi::Value Engine::watch(const Napi::CallbackInfo& info) {
   if (!info[2].IsFunction()) throw bad_argument(info.Env(), "a watch takes a function");
   auto watch = std::make_unique<Watch>(info.Env(), info[2].As<Napi::Function>());
   const uint64_t id = next_watch_++;
-  watch_ids_[id] = ns->watch(to_key(info[1]), [to = watch.get()](const WatchedEvent& event) { to->push(event); });
-  watches_.emplace(id, Watched{std::move(ns), std::move(watch)});
+  const uint64_t of_namespace = ns->watch(to_key(info[1]), [to = watch.get()](const WatchedEvent& event) { to->push(event); });
+  watches_.emplace(id, Watched{std::move(ns), of_namespace, std::move(watch)});
   return Napi::Number::New(info.Env(), static_cast<double>(id));
 }
 
 Napi::Value Engine::unwatch(const Napi::CallbackInfo& info) {
   auto found = watches_.find(to_uint(info[1]));
   if (found == watches_.end()) return info.Env().Null();
-  found->second.ns->unwatch(watch_ids_[found->first]);
+  found->second.ns->unwatch(found->second.id);
   found->second.watch->close();
-  watch_ids_.erase(found->first);
   watches_.erase(found);
   return info.Env().Null();
 }

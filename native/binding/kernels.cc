@@ -10,6 +10,7 @@
 
 #include "base/crc32c.h"
 #include "base/status.h"
+#include "binding/convert.h"
 #include "binding/span.h"
 #include "kernels/check.h"
 #include "kernels/gensort.h"
@@ -31,11 +32,7 @@ ScratchPool& scratch_pool() {
   return *pool;
 }
 
-Napi::Error to_error(Napi::Env env, const Status& status) {
-  Napi::Error error = Napi::Error::New(env, status.message());
-  error.Set("code", Napi::String::New(env, code_name(status.code())));
-  return error;
-}
+using binding::to_error;
 
 [[noreturn]] void fail(Napi::Env env, const std::string& message) {
   throw to_error(env, Status(Code::kInvalidArgument, message));

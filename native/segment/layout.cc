@@ -24,6 +24,15 @@ Status corrupt(const char* what, uint64_t offset) {
 
 }  // namespace
 
+Status check_key(std::string_view key) {
+  if (key.empty()) return Status(Code::kInvalidArgument, "a key has at least one byte");
+  if (key.size() > limits::kKeyBytesMax) {
+    return Status(Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes, this one has " +
+                                         std::to_string(key.size()));
+  }
+  return Status();
+}
+
 void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind, std::string_view key,
                         uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset) {
   MILLRACE_ASSERT(key.size() <= limits::kKeyBytesMax);

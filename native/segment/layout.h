@@ -105,6 +105,9 @@ constexpr uint64_t entry_bytes_max(uint64_t key_bytes, uint64_t payload_bytes) {
   return sizeof(EntryHeader) + key_bytes + payload_alignment(payload_bytes) + payload_bytes + limits::kEntryAlignment;
 }
 
+// INVALID_ARGUMENT or KEY_TOO_LONG for what cannot be the key of an object.
+Status check_key(std::string_view key);
+
 // Writes the writer's part of an entry header and the key. `payload_crc` is that of the payload, which starts
 // `payload_offset` bytes after the entry; 0 means where shape_entry puts it. The number in the segment's header
 // goes into the entry's checksum, so that what is left of an earlier life of the memory is never taken for one.

@@ -49,7 +49,7 @@ void Draft::abort() {
 // Takes room for a part of `capacity` bytes in the daemon's segment. The payload starts where it would with
 // the draft's key, so that a draft of one part becomes an ordinary entry.
 Status Namespace::Impl::take_part(Draft& draft, uint64_t capacity_bytes) {
-  if (dropped) return Status(Code::kNamespaceGone, "namespace '" + name + "' is gone");
+  if (dropped) return gone();
   auto segment = house_segment(part_entry_bytes(capacity_bytes));
   if (!segment.ok()) return segment.status();
   const uint64_t entry_offset = (*segment)->write_end;
@@ -61,10 +61,7 @@ Status Namespace::Impl::take_part(Draft& draft, uint64_t capacity_bytes) {
 }
 
 Result<Draft> Namespace::begin(std::string_view key) {
-  if (key.empty()) return Status(Code::kInvalidArgument, "a key has at least one byte");
-  if (key.size() > limits::kKeyBytesMax) {
-    return Status(Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes");
-  }
+  if (Status bad = check_key(key); !bad.ok()) return bad;
   Draft draft;
   draft.key_ = key;
   draft.owner_ = shared_from_this();
@@ -175,7 +172,7 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
     draft.owner_.reset();
     return result;
   };
-  if (in.dropped) return finish(Status(Code::kNamespaceGone, "namespace '" + in.name + "' is gone"));
+  if (in.dropped) return finish(in.gone());
   if (Status failed = in.check_condition(draft.key_, condition); !failed.ok()) return finish(failed);
   if (draft.parts_.empty()) {
     if (Status failed = in.take_part(draft, 0); !failed.ok()) return finish(failed);

@@ -23,7 +23,7 @@ Result<ListPage> Namespace::list(std::string_view prefix, std::string_view start
   }
   if (limit == 0 || limit > limits::kListPageMax) limit = limits::kListPageMax;
   std::unique_lock lock(in.mutex);
-  if (in.dropped) return Status(Code::kNamespaceGone, "namespace '" + in.name + "' is gone");
+  if (in.dropped) return in.gone();
   if (!in.ordering) {
     // Sorted by copies of the keys: a client can still write to the originals in its grants, and a sort whose
     // order changes under it reaches outside of its array.

@@ -17,21 +17,8 @@ uint32_t unix_s() {
   return static_cast<uint32_t>(now.tv_sec);
 }
 
-Status check_key(std::string_view key) {
-  if (key.empty()) return Status(Code::kInvalidArgument, "a key has at least one byte");
-  if (key.size() > limits::kKeyBytesMax) {
-    return Status(Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes, this one has " +
-                                         std::to_string(key.size()));
-  }
-  return Status();
-}
-
 Status not_found(std::string_view key) {
   return Status(Code::kNotFound, "no object under the key '" + std::string(key) + "'");
-}
-
-Status gone(const std::string& name) {
-  return Status(Code::kNamespaceGone, "namespace '" + name + "' is gone: deleted, or its lease has lapsed");
 }
 
 }  // namespace
@@ -51,6 +38,10 @@ const NamespaceOptions& Namespace::options() const { return impl_->options; }
 bool Namespace::dropped() const {
   std::lock_guard lock(impl_->mutex);
   return impl_->dropped;
+}
+
+Status Namespace::Impl::gone() const {
+  return Status(Code::kNamespaceGone, "namespace '" + name + "' is gone: deleted, or its lease has lapsed");
 }
 
 // --- entries
@@ -184,7 +175,7 @@ void Namespace::Impl::tell_watchers(bool deleted, std::string_view key, const Ob
 Result<ObjectInfo> Namespace::head(std::string_view key) {
   if (Status bad = check_key(key); !bad.ok()) return bad;
   std::lock_guard lock(impl_->mutex);
-  if (impl_->dropped) return gone(impl_->name);
+  if (impl_->dropped) return impl_->gone();
   const auto ref = impl_->find(key);
   if (!ref) return not_found(key);
   return impl_->info_of(*ref);
@@ -201,7 +192,7 @@ Status Namespace::get(std::string_view key, uint64_t offset, uint64_t length, Ob
   view->segments.clear();
   if (Status bad = check_key(key); !bad.ok()) return bad;
   std::lock_guard lock(impl_->mutex);
-  if (impl_->dropped) return gone(impl_->name);
+  if (impl_->dropped) return impl_->gone();
   const auto ref = impl_->find(key);
   if (!ref) return not_found(key);
   // One look at the entry serves for its size and its place: its client may change it between two.
@@ -251,7 +242,7 @@ Result<bool> Namespace::remove(std::string_view key, Condition condition) {
   if (Status bad = check_key(key); !bad.ok()) return bad;
   Impl& in = *impl_;
   std::lock_guard lock(in.mutex);
-  if (in.dropped) return gone(in.name);
+  if (in.dropped) return in.gone();
   if (Status failed = in.check_condition(key, condition); !failed.ok()) return failed;
   const auto before = in.index->remove(hash_key(key), [&](SlotRef ref) { return in.key_equals(ref, key); });
   if (!before) return false;
@@ -333,7 +324,7 @@ void Namespace::end_session(SessionId session) {
 Result<Grant> Namespace::reserve(SessionId session, uint64_t bytes) {
   Impl& in = *impl_;
   std::lock_guard lock(in.mutex);
-  if (in.dropped) return gone(in.name);
+  if (in.dropped) return in.gone();
   auto found = in.sessions.find(session);
   if (found == in.sessions.end()) return Status(Code::kClosed, "the session has ended");
   uint64_t& wanted = found->second.wanted_bytes;
@@ -368,7 +359,7 @@ void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const E
 
 Result<ObjectInfo> Namespace::Impl::seal_entry(SessionId session_id, const Namespace::SealRecord& record,
                                                const Condition& condition) {
-  if (dropped) return gone(name);
+  if (dropped) return gone();
   Segment* segment = record.segment < segments.size() ? segments[record.segment].get() : nullptr;
   const uint64_t entry_offset = uint64_t{record.entry_unit} * limits::kEntryAlignment;
   if (segment == nullptr || segment->writer != session_id || session_id == kDaemon) {
@@ -457,7 +448,7 @@ Status Namespace::seal_batch(SessionId session, const SealRecord* records, size_
 
 Result<Namespace::OpenSegment> Namespace::open_segment(SessionId session, uint32_t number) {
   std::lock_guard lock(impl_->mutex);
-  if (impl_->dropped) return gone(impl_->name);
+  if (impl_->dropped) return impl_->gone();
   auto segment = impl_->segment_at(number);
   if (!segment || !impl_->sessions.contains(session)) {
     return Status(Code::kNotFound, "segment " + std::to_string(number) + " is not, or no longer, of this namespace");

@@ -35,6 +35,9 @@ struct NodeShared {
 struct Namespace::Impl {
   Impl(std::shared_ptr<NodeShared> node, uint64_t id, std::string name, NamespaceOptions options);
 
+  // What every call on a dropped namespace fails with.
+  Status gone() const;
+
   // --- segments (lock held)
   std::shared_ptr<Segment> segment_at(uint32_t number) const {
     return number < segments.size() ? segments[number] : nullptr;

@@ -109,7 +109,9 @@ TEST_F(ServerBandwidthTest, SpreadsAReadAndHoldsUpNobodyElse) {
   std::thread reading([&] {
     auto got = reader->get("large", 0, 0);
     EXPECT_OK(got);
-    if (got.ok()) EXPECT_TRUE(same(*got, data));
+    if (got.ok()) {
+      EXPECT_TRUE(same(*got, data));
+    }
     done = true;
   });
   EXPECT_TRUE(eventually([&] { return server_->bandwidth_rests() > 0; }));
@@ -161,7 +163,9 @@ TEST_F(ServerBandwidthTest, ConnectionsOfANamespaceShareOneLimit) {
     threads.emplace_back([&] {
       auto got = client->get("object", 0, 0);
       EXPECT_OK(got);
-      if (got.ok()) EXPECT_TRUE(same(*got, data));
+      if (got.ok()) {
+        EXPECT_TRUE(same(*got, data));
+      }
       ++done;
     });
   }
@@ -251,7 +255,9 @@ TEST_F(ServerBandwidthTest, ARestingClientHearsThatItsNamespaceIsGone) {
   std::atomic<bool> done{false};
   std::thread reading([&] {
     auto got = reader->get("large", 0, 0);
-    if (got.ok()) EXPECT_TRUE(same(*got, data));
+    if (got.ok()) {
+      EXPECT_TRUE(same(*got, data));
+    }
     else EXPECT_CODE(got, Code::kNamespaceGone);
     done = true;
   });

@@ -7,14 +7,6 @@ namespace millrace {
 
 using wire::Opcode;
 
-Status check_key(std::string_view key) {
-  if (key.empty()) return {Code::kInvalidArgument, "a key has at least one byte"};
-  if (key.size() > limits::kKeyBytesMax) {
-    return {Code::kKeyTooLong, "a key has at most " + std::to_string(limits::kKeyBytesMax) + " bytes"};
-  }
-  return {};
-}
-
 Result<std::unique_ptr<Client>> Client::connect(const ChannelOptions& options) {
   ServerGreeting greeting;
   auto channel = Channel::connect(options, &greeting);

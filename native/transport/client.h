@@ -44,8 +44,6 @@ class Client {
   ServerGreeting greeting_;
 };
 
-// Checks a key before it is sent anywhere.
-Status check_key(std::string_view key);
 // The entries of a listing's payload; kProtocol where it does not parse.
 Result<ListPage> parse_list(const wire::ListReply& reply, ConstSpan payload);
 
