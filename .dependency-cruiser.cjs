@@ -39,6 +39,18 @@ module.exports = {
       },
     },
     {
+      name: "policy does not know what records it",
+      severity: "error",
+      from: { path: "^server/(namespaces|shuffles)/" },
+      to: { path: "^server/(state|engine|doors)/" },
+    },
+    {
+      name: "state is files alone: no engine, no doors",
+      severity: "error",
+      from: { path: "^server/state/" },
+      to: { path: "^server/(engine|doors)/" },
+    },
+    {
       name: "no cycles",
       severity: "error",
       from: {},

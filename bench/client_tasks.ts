@@ -4,6 +4,8 @@
  */
 import type { Client, Namespace } from "../client/index.js";
 import { receiveBareStream, sendBareStream } from "./bare_stream.js";
+import { KillLoad, type KillReport } from "./kill_load.js";
+import type { KillSetup } from "./kill_shuffles.js";
 import { median, quantile } from "./measure.js";
 
 export interface TaskContext {
@@ -39,7 +41,24 @@ const SAMPLES_MAX = 1 << 20;
 const FILL_FLUSH_BYTES = 16 << 20;
 const FILL_FLUSH_OBJECTS = 10_000;
 
+let killLoad: KillLoad;
+
 export const tasks = {
+  async openKillLoad({ client, namespace }: TaskContext, setup: KillSetup): Promise<void> {
+    killLoad = await KillLoad.open(client, namespace, setup);
+  },
+
+  /** Begins the load and returns. */
+  async runKillLoad(_: TaskContext, _none: null): Promise<void> {
+    killLoad.run();
+  },
+
+  /** Ends the load, and checks what it has done. */
+  async checkKillLoad(_: TaskContext, _none: null): Promise<KillReport> {
+    await killLoad.pause();
+    return killLoad.check();
+  },
+
   /** Puts objects 0 to keys - 1; fewer where `seconds` are given and are over. How many it were. */
   async fill({ namespace }: TaskContext, load: Contents & { seconds?: number }): Promise<number> {
     const data = pattern(load.sizeBytes);

@@ -10,6 +10,8 @@ export interface Daemon {
   readonly socketPath: string;
   readonly dataAddress: string;
   stop(): Promise<void>;
+  /** SIGKILL. */
+  kill(): Promise<void>;
 }
 
 const READY = /^millrace ready socket=(\S*) grpc=(\S*) data=(\S*)/m;
@@ -18,13 +20,20 @@ const DRAM_BYTES_MAX = 8 * 1024 ** 3;
 
 export async function startDaemon(
   folder: string,
-  options: { hugePages: HugePages; signal: AbortSignal },
+  options: {
+    hugePages: HugePages;
+    signal: AbortSignal;
+    dramBytes?: number;
+    /** State directory; left out: nothing outlives the daemon. */
+    state?: string;
+  },
 ): Promise<Daemon> {
+  const dramBytes = options.dramBytes ?? Math.min(defaultDramBytes(), DRAM_BYTES_MAX);
   const launched = await launch([
-    ...moduleCommand(import.meta.url, "../server/cli/main"),
-    "serve",
+    ...serveCommand(),
     ...["--socket", join(folder, "millrace.sock"), "--grpc", "127.0.0.1:0", "--data", "127.0.0.1:0"],
-    ...["--dram", String(Math.min(defaultDramBytes(), DRAM_BYTES_MAX)), "--huge-pages", options.hugePages],
+    ...["--dram", String(dramBytes), "--huge-pages", options.hugePages],
+    ...(options.state === undefined ? [] : ["--state", options.state]),
     ...["--log-level", "warn"],
   ]);
   try {
@@ -34,14 +43,27 @@ export async function startDaemon(
       string,
       string,
     ];
-    return { pid: launched.pid, endpoint, socketPath, dataAddress, stop: () => launched.stop() };
+    return {
+      pid: launched.pid,
+      endpoint,
+      socketPath,
+      dataAddress,
+      stop: () => launched.stop(),
+      kill: () => launched.stop("SIGKILL"),
+    };
   } catch (thrown) {
     await launched.stop("SIGKILL");
     throw thrown;
   }
 }
 
-async function untilReady(launched: Launched, signal: AbortSignal): Promise<RegExpExecArray> {
+/** The command line of `millrace serve`, to be followed by its flags. */
+export function serveCommand(): string[] {
+  return [...moduleCommand(import.meta.url, "../server/cli/main"), "serve"];
+}
+
+/** Waits for the line that says where the doors are: socket, gRPC, data. UNAVAILABLE where the daemon ends before. */
+export async function untilReady(launched: Launched, signal: AbortSignal): Promise<RegExpExecArray> {
   let timer: NodeJS.Timeout | undefined;
   let abort = () => {};
   try {

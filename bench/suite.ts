@@ -67,6 +67,34 @@ export const BENCHMARKS: readonly Benchmark[] = [
     run: async (options) => (await import("./overhead.js")).run(options),
   },
   {
+    name: "demote",
+    summary: "objects moved from memory to files a second, against bare O_DIRECT writes",
+    run: async (options) => (await import("./tiers.js")).runDemote(options),
+  },
+  {
+    name: "promote",
+    summary: "objects moved from files to memory a second, against bare O_DIRECT reads",
+    run: async (options) => (await import("./tiers.js")).runPromote(options),
+  },
+  {
+    name: "restart",
+    summary: "from the restart of a killed node to its first get, with 8 GiB sealed in memory",
+    run: async (options) => (await import("./tiers.js")).runRestart(options),
+  },
+  {
+    name: "sort-spill",
+    summary: "sort of three times the memory against O_DIRECT write and read of what was spilled",
+    run: async ({ scale, rounds, signal, note }) => {
+      const { runSpill } = await import("./sort.js");
+      return runSpill({
+        records: Math.max(3_000_000, Math.round(3 * SORT_RECORDS * scale)),
+        rounds,
+        signal,
+        note,
+      });
+    },
+  },
+  {
     name: "drop",
     summary: "drop of a namespace of very many objects against one of few",
     run: async (options) => (await import("./drop.js")).run(options),

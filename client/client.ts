@@ -7,7 +7,7 @@ import type {
   NodeStatsResponse,
   Receipt,
 } from "../proto/messages.js";
-import { ControlChannel } from "./control.js";
+import { ControlChannel, retrying } from "./control.js";
 import { MillraceError } from "./errors.js";
 import { checkCount, parseEndpoint } from "./names.js";
 import { Namespace } from "./namespace.js";
@@ -15,6 +15,9 @@ import { NamespaceSession } from "./session.js";
 import type { TransportKind } from "./transports/select.js";
 
 const TIMEOUT_DEFAULT_MS = 30_000;
+
+/** A node that is just being restarted is waited for; a wrong address is told soon. */
+const CONNECT_AWAY_MAX_MS = 2_000;
 
 /** The longest that Node.js timers take. */
 const TIMEOUT_MAX_MS = 2 ** 31 - 1;
@@ -25,7 +28,10 @@ export interface ConnectOptions {
    * data door can be reached, else "grpc".
    */
   transport?: TransportKind;
-  /** How long a call may take before it fails with DEADLINE_EXCEEDED; of a stream, how long it may stand still. */
+  /**
+   * How long a call may take before it fails with DEADLINE_EXCEEDED; of a stream, how long it may stand still. Also
+   * how long the node may be away (it is restarted, say) before calls fail with UNAVAILABLE.
+   */
   timeoutMs?: number;
 }
 
@@ -73,7 +79,9 @@ export async function connect(
   const timeoutMs = checkCount("timeoutMs", options.timeoutMs ?? TIMEOUT_DEFAULT_MS, 1, TIMEOUT_MAX_MS);
   const channel = new ControlChannel(address, timeoutMs);
   try {
-    await channel.unary(loadContract().nodes.DescribeNode, {}, { idempotent: true });
+    const { DescribeNode } = loadContract().nodes;
+    const attempt = () => channel.unary(DescribeNode, {}, { failFast: true });
+    await retrying(attempt, Date.now() + timeoutMs, Math.min(timeoutMs, CONNECT_AWAY_MAX_MS));
   } catch (error) {
     channel.close();
     throw error;
@@ -126,7 +134,8 @@ export class Client implements AsyncDisposable {
       return await this.#handle(created, true);
     } catch (error) {
       // Nobody holds it, so nobody would delete it before its lease lapses.
-      await this.#channel.unary(this.#contract.namespaces.DeleteNamespace, { name }).catch(() => {});
+      const { DeleteNamespace } = this.#contract.namespaces;
+      await this.#channel.unary(DeleteNamespace, { name }, { failFast: true }).catch(() => {});
       throw error;
     }
   }

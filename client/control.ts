@@ -19,21 +19,27 @@ import { MillraceError } from "./errors.js";
 export interface CallSettings {
   /** Of all attempts together; 0 waits for as long as it takes. The channel's own where left out. */
   timeoutMs?: number;
-  /** Repeating the call does no harm, so retryable failures are retried here. */
+  /** Repeating the call does no harm, so retryable failures are retried here. Others are sent at most once. */
   idempotent?: boolean;
+  /**
+   * One attempt, which fails at once where the node cannot be reached: for callers that have to look at the node
+   * anew before they may call it again, or to whom the answer is not worth a wait.
+   */
+  failFast?: boolean;
 }
 
+/** Of failures other than a node that is away. */
 const ATTEMPTS_MAX = 5;
-const BACKOFF_FIRST_MS = 50;
-const BACKOFF_MAX_MS = 2_000;
+const BACKOFF_FIRST_MS = 20;
+const BACKOFF_MAX_MS = 500;
 
 const CHANNEL_OPTIONS = {
   ...GRPC_OPTIONS,
   // The SDK retries by itself, by `retryable`; the channel would keep copies of what it sent for its own retries.
   "grpc.enable_retries": 0,
-  "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.min_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": BACKOFF_MAX_MS,
+  // A node that was restarted is found as soon as it listens.
+  "grpc.initial_reconnect_backoff_ms": BACKOFF_FIRST_MS,
+  "grpc.max_reconnect_backoff_ms": BACKOFF_MAX_MS / 2,
 };
 
 export class ControlChannel {
@@ -55,8 +61,11 @@ export class ControlChannel {
   ): Promise<Response> {
     const timeoutMs = settings.timeoutMs ?? this.timeoutMs;
     const deadline = timeoutMs === 0 ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs;
-    const attempt = () => this.#unaryOnce(method, request, deadline);
-    return settings.idempotent === true ? retrying(attempt, deadline) : attempt();
+    const { idempotent = false, failFast = false } = settings;
+    // What is sent at most once waits for the node before it is sent; what may be repeated asks again and again.
+    const metadata = new Metadata({ waitForReady: !idempotent && !failFast });
+    const attempt = () => this.#unaryOnce(method, request, metadata, deadline);
+    return idempotent && !failFast ? retrying(attempt, deadline, this.timeoutMs) : attempt();
   }
 
   /** Cancel the call to end it early. Errors of the stream still have to go through `error`. */
@@ -112,6 +121,7 @@ export class ControlChannel {
   #unaryOnce<Request, Response>(
     method: MethodDefinition<Request, Response>,
     request: Request,
+    metadata: Metadata,
     deadline: number,
   ): Promise<Response> {
     this.#checkOpen();
@@ -122,7 +132,7 @@ export class ControlChannel {
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        new Metadata(),
+        metadata,
         options,
         (error, value) => (error !== null ? reject(this.error(error)) : resolve(value as Response)),
       );
@@ -139,19 +149,30 @@ function closedError(): MillraceError {
 }
 
 /**
- * Repeats what failed retryably, with exponential backoff and jitter, until `deadline` (Unix ms). Only for
- * calls that may be repeated.
+ * Repeats what failed retryably, with exponential backoff and jitter, until `deadline` (Unix ms): for as long as
+ * the node is away, but for no more than `awayMs` on end; other failures a few times. Only for calls that may be
+ * repeated.
  */
-export async function retrying<T>(attempt: () => Promise<T>, deadline: number): Promise<T> {
+export async function retrying<T>(attempt: () => Promise<T>, deadline: number, awayMs: number): Promise<T> {
+  let awaySinceMs: number | null = null;
   for (let tried = 1; ; tried++) {
+    const begunMs = Date.now();
     try {
       return await attempt();
     } catch (thrown) {
       const error = MillraceError.from(thrown);
+      const nowMs = Date.now();
+      const isAway = error.code === "UNAVAILABLE";
+      // A call that stood for so long had found the node, which therefore went away just now.
+      if (nowMs - begunMs > BACKOFF_MAX_MS) {
+        awaySinceMs = null;
+        tried = 1;
+      }
+      if (isAway) awaySinceMs ??= nowMs;
       const waitMs = backoffMs(tried);
-      const late = Date.now() + waitMs >= deadline;
-      if (!error.retryable || error.code === "DEADLINE_EXCEEDED" || tried >= ATTEMPTS_MAX || late)
-        throw error;
+      const late = nowMs + waitMs >= Math.min(deadline, (awaySinceMs ?? nowMs) + awayMs);
+      const enough = !isAway && tried >= ATTEMPTS_MAX;
+      if (!error.retryable || error.code === "DEADLINE_EXCEEDED" || enough || late) throw error;
       await sleep(waitMs);
     }
   }

@@ -13,13 +13,13 @@ export async function checkNamespaceLives(
   token: Uint8Array,
 ): Promise<void> {
   const found = await channel
-    .unary(loadContract().namespaces.OpenNamespace, { name }, { idempotent: true })
+    .unary(loadContract().namespaces.OpenNamespace, { name }, { failFast: true })
     .catch((error: MillraceError) => {
       if (error.code === "NOT_FOUND") return null;
       throw error;
     });
   if (found === null || !Buffer.from(token).equals(found.token)) {
-    const why = "its lease lapsed, it was deleted, or its node was restarted";
+    const why = "its lease lapsed, it was deleted, or its node was restarted without its state";
     throw new MillraceError("NAMESPACE_GONE", `namespace ${name} is gone: ${why}`);
   }
 }

@@ -38,6 +38,7 @@ export type { ObjectWriteStream, WriteStreamOptions } from "./streams.js";
 export type {
   ByteSpan,
   Condition,
+  GetOptions,
   GotObject,
   Key,
   NativeSpan,

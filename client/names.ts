@@ -47,6 +47,11 @@ export function keyBytes(key: Key): Uint8Array {
   return typeof key === "string" ? Buffer.from(key, "utf8") : key;
 }
 
+/** The key as messages have it. */
+export function keyText(key: Key): string {
+  return JSON.stringify(typeof key === "string" ? key : Buffer.from(key).toString());
+}
+
 /** Strings become UTF-8. */
 export function checkData(data: Uint8Array | string): Uint8Array {
   if (typeof data === "string") return Buffer.from(data, "utf8");

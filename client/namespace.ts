@@ -22,7 +22,16 @@ import {
 import type { NamespaceSession, Usage } from "./session.js";
 import { Shuffle, type ShuffleOptions } from "./shuffle.js";
 import { createReadStream, notFound, ObjectWriteStream, type WriteStreamOptions } from "./streams.js";
-import type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "./transport.js";
+import type {
+  Condition,
+  GetOptions,
+  GotObject,
+  Key,
+  ObjectInfo,
+  ObjectWriter,
+  Range,
+  Transport,
+} from "./transport.js";
 import { Watch } from "./watch.js";
 
 /** Objects of one listing page, as the node limits it. */
@@ -56,7 +65,10 @@ export interface ObjectEvent {
 export interface Batch {
   /** The data may be reused when this returns. */
   put(key: Key, data: Uint8Array | string): void;
-  /** Resolves when everything put so far is sealed; rejects with the first failure since the last flush. */
+  /**
+   * Resolves when everything put so far is sealed; rejects with the first failure since the last flush. After
+   * UNAVAILABLE each of those puts may have taken place or not: put them again.
+   */
   flush(): Promise<void>;
 }
 
@@ -64,8 +76,8 @@ export interface Batch {
  * A namespace as one client sees it. All operations reject with a MillraceError; where nothing else is said:
  *
  * - INVALID_ARGUMENT, KEY_TOO_LONG, OUT_OF_RANGE: the call was wrong. A key has 1 to 1,024 bytes of UTF-8.
- * - NAMESPACE_GONE: the lease lapsed, the namespace was deleted, or its node was restarted.
- * - UNAVAILABLE (retryable): the node cannot be reached. The next operation connects again.
+ * - NAMESPACE_GONE: the lease lapsed, the namespace was deleted, or its node was restarted without its state.
+ * - UNAVAILABLE (retryable): the node was away for longer than the client's timeout; see below.
  * - RESOURCE_EXHAUSTED (retryable): a limit is reached, which the message names.
  * - CLOSED: this handle was closed.
  *
@@ -77,7 +89,22 @@ export interface Batch {
  * - must never be written to: the memory is mapped read-only, a write ends the process;
  * - keeps its memory in the store; drop what is not needed any more.
  *
- * Over "tcp" and "grpc" the bytes are memory of their own.
+ * Over "tcp" and "grpc" the bytes are memory of their own, and so are those of an object that the node has demoted
+ * to its nvme tier because its memory was full. `get`, streams and partition readers read such an object from there.
+ *
+ * **Checksums.** Bytes that come over a network or out of a file are compared with the checksum of the object, or of
+ * the stretch of it that was read whole (a range of a demoted object is not, unless `verify` is true). A view is when
+ * this handle reads the object for the first time, small objects each time: that first look costs as much as reading
+ * the bytes once. `verify` of `GetOptions` asks for it again, or spares it. CORRUPT and CHECKSUM_MISMATCH: the bytes
+ * are not what was put.
+ *
+ * **A node that is restarted.** Handles go on by themselves when it is back. Meanwhile operations wait, at most for
+ * the client's timeout, and those under way when it went are sent again: reads, `head`, lists, and also `put` and
+ * `delete` without condition, which lead to the same when they are done twice (`delete` may then say that there was
+ * no such object). What must not be done twice, `copy` and all with a condition, fails with UNAVAILABLE where it was
+ * sent and not answered; so do writers and write streams that are open, and `flush` for puts that are not
+ * acknowledged. `view`, `viewExtents` and `Batch.put`, which cannot wait, throw UNAVAILABLE while the node is away.
+ * Views stay valid.
  */
 export class Namespace implements AsyncDisposable {
   readonly name: string;
@@ -118,26 +145,29 @@ export class Namespace implements AsyncDisposable {
 
   /** Seals an object. CONDITION_FAILED where `condition` does not hold. Strings are stored as UTF-8. */
   put(key: Key, data: Uint8Array | string, condition?: Condition): Promise<ObjectInfo> {
-    return this.#run((transport) => transport.put(checkKey(key), checkData(data), checkCondition(condition)));
+    return this.#run(
+      (transport) => transport.put(checkKey(key), checkData(data), checkCondition(condition)),
+      condition,
+    );
   }
 
   /**
    * The object's bytes, or those of a range. NOT_FOUND where there is no such object, OUT_OF_RANGE where the
    * range goes past its end. Over shm a view, see above.
    */
-  async get(key: Key, range?: Range): Promise<Uint8Array> {
-    return (await this.getWithInfo(key, range)).bytes;
+  async get(key: Key, range?: Range, options?: GetOptions): Promise<Uint8Array> {
+    return (await this.getWithInfo(key, range, options)).bytes;
   }
 
   /** As `get`, but null where there is no such object. */
-  async tryGet(key: Key, range?: Range): Promise<Uint8Array | null> {
-    const got = await this.#get(key, range);
+  async tryGet(key: Key, range?: Range, options?: GetOptions): Promise<Uint8Array | null> {
+    const got = await this.#get(key, range, options);
     return got === null ? null : got.bytes;
   }
 
   /** As `get`, with the info of the very version read. */
-  async getWithInfo(key: Key, range?: Range): Promise<GotObject> {
-    const got = await this.#get(key, range);
+  async getWithInfo(key: Key, range?: Range, options?: GetOptions): Promise<GotObject> {
+    const got = await this.#get(key, range, options);
     if (got === null) throw notFound(key);
     return got;
   }
@@ -145,16 +175,17 @@ export class Namespace implements AsyncDisposable {
   /**
    * Over shm: the object in place, at once, without a system call; null where there is no such object. The
    * fastest read there is. An object that lies in several stretches (above 256 MiB, or written piece by piece
-   * without its size) is copied together: `viewExtents` spares that. UNSUPPORTED over other transports. See
-   * above for how long a view lives.
+   * without its size) is copied together: `viewExtents` spares that. UNSUPPORTED of an object that was demoted to
+   * the nvme tier, which only `get` and streams can read, and over other transports. See above for how long a view
+   * lives, and for what is checked.
    */
-  view(key: Key): Uint8Array | null {
-    return this.#session.now().view(checkKey(key));
+  view(key: Key, options?: GetOptions): Uint8Array | null {
+    return this.#session.now().view(checkKey(key), options);
   }
 
-  /** Over shm: as `view`, one view a stretch of the object, in order. UNSUPPORTED over other transports. */
-  viewExtents(key: Key): Uint8Array[] | null {
-    return this.#session.now().viewExtents(checkKey(key));
+  /** Over shm: as `view`, one view a stretch of the object, in order. */
+  viewExtents(key: Key, options?: GetOptions): Uint8Array[] | null {
+    return this.#session.now().viewExtents(checkKey(key), options);
   }
 
   /** Null where there is no such object. */
@@ -168,12 +199,14 @@ export class Namespace implements AsyncDisposable {
 
   /** Whether there was one. CONDITION_FAILED where `condition` does not hold. */
   delete(key: Key, condition?: Condition): Promise<boolean> {
-    return this.#run((transport) => transport.delete(checkKey(key), checkCondition(condition)));
+    return this.#run((transport) => transport.delete(checkKey(key), checkCondition(condition)), condition);
   }
 
   /** Copies within the namespace. NOT_FOUND, or CONDITION_FAILED where `condition` does not hold of `to`. */
   copy(from: Key, to: Key, condition?: Condition): Promise<ObjectInfo> {
-    return this.#run((transport) => transport.copy(checkKey(from), checkKey(to), checkCondition(condition)));
+    return this.#session.runOnce((transport) =>
+      transport.copy(checkKey(from), checkKey(to), checkCondition(condition)),
+    );
   }
 
   /**
@@ -209,7 +242,7 @@ export class Namespace implements AsyncDisposable {
   createReadStream(key: Key, range: Range = {}): Readable {
     checkKey(key);
     checkRange(range);
-    return createReadStream(() => this.#session.acquire(), key, range);
+    return createReadStream((operation) => this.#session.run(operation), key, range);
   }
 
   /**
@@ -256,7 +289,8 @@ export class Namespace implements AsyncDisposable {
   watch(prefix: Key = ""): Watch<ObjectEvent> {
     const request = { namespace: this.name, prefix: keyBytes(checkPrefix(prefix)) };
     const { channel } = this.#session;
-    return new Watch(channel, channel.serverStream(loadContract().objects.Watch, request), objectEvent);
+    const { Watch: method } = loadContract().objects;
+    return new Watch(channel, () => channel.serverStream(method, request), { convert: objectEvent });
   }
 
   /** What the job has cost so far, this handle's same-host reads included. */
@@ -323,15 +357,16 @@ export class Namespace implements AsyncDisposable {
     await this.#session.close();
   }
 
-  async #get(key: Key, range: Range | undefined): Promise<GotObject | null> {
+  async #get(key: Key, range: Range | undefined, options: GetOptions | undefined): Promise<GotObject | null> {
     checkKey(key);
     if (range !== undefined) checkRange(range);
-    return this.#session.run((transport) => transport.get(key, range));
+    return this.#session.run((transport) => transport.get(key, range, options));
   }
 
-  /** Async, so that failed checks reject and never throw past a caller's `catch`. */
-  async #run<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
-    return this.#session.run(operation);
+  /** Checks belong into `operation`: so they reject and never throw past a caller's `catch`. */
+  #run<T>(operation: (transport: Transport) => Promise<T>, condition?: Condition): Promise<T> {
+    const isConditional = condition?.ifAbsent === true || condition?.ifSequence !== undefined;
+    return isConditional ? this.#session.runOnce(operation) : this.#session.run(operation);
   }
 
   #renew(): Promise<RenewLeaseResponse> {

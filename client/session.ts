@@ -1,10 +1,10 @@
 /**
- * A namespace's transport over time: opened, lost with the node, opened again at the next operation. Also the
- * one place that knows what of its traffic the node has been told.
+ * A namespace's transport over time: opened, lost with the node, opened again as soon as the node is back. Also
+ * the one place that knows what of its traffic the node has been told.
  */
 import { loadContract } from "../proto/load.js";
 import type { NamespaceMessage } from "../proto/messages.js";
-import type { ControlChannel } from "./control.js";
+import { type ControlChannel, retrying } from "./control.js";
 import { MillraceError } from "./errors.js";
 import { checkNamespaceLives } from "./identity.js";
 import type { Transport } from "./transport.js";
@@ -30,9 +30,12 @@ export class NamespaceSession {
   readonly #forced: TransportKind | null;
   #live: Transport | null = null;
   #kind: TransportKind = "grpc";
+  /** The attempt under way. */
   #opening: Promise<Transport> | null = null;
+  /** For operations that cannot wait. */
+  #openingBehind: Promise<unknown> | null = null;
   #ended: MillraceError | null = null;
-  /** Transports that were lost. They are closed with the handle, because views over them live until then. */
+  /** Transports that were lost. They are closed with the handle, because views that they gave live until then. */
   readonly #dropped: Transport[] = [];
   /** Of transports that were lost. */
   #past: Usage = NO_USAGE;
@@ -61,28 +64,50 @@ export class NamespaceSession {
     return this.#kind;
   }
 
-  /** Runs an operation on the transport, at once where one is open. */
-  run<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
+  /**
+   * Runs an operation that may be repeated: where the connection is lost under it, it runs again over a new one, and
+   * fails with UNAVAILABLE only where the node is away for longer than the client's timeout.
+   */
+  async run<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
     const live = this.#live;
-    return live !== null ? operation(live) : this.acquire().then(operation);
+    if (live !== null) {
+      try {
+        return await operation(live);
+      } catch (thrown) {
+        if (!meansLost(thrown)) throw thrown;
+      }
+    }
+    return this.#whileAway(async () => operation(await this.#connected()));
+  }
+
+  /**
+   * Runs an operation that must not be repeated once it was sent. Where the connection is lost under it, it fails with
+   * UNAVAILABLE, and nobody knows whether it took place.
+   */
+  async runOnce<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
+    const transport = this.#live ?? (await this.acquire());
+    try {
+      return await operation(transport);
+    } catch (thrown) {
+      throw meansLost(thrown) ? outcomeUnknown(thrown) : thrown;
+    }
   }
 
   /** The transport for an operation that cannot wait. Throws UNAVAILABLE and connects again where it was lost. */
   now(): Transport {
     if (this.#live !== null) return this.#live;
     if (this.#ended !== null) throw this.#ended;
-    this.acquire().catch(() => {});
+    this.#openingBehind ??= this.acquire()
+      .catch(() => {})
+      .finally(() => {
+        this.#openingBehind = null;
+      });
     throw new MillraceError("UNAVAILABLE", `the connection of namespace ${this.name} was lost; try again`);
   }
 
-  /** Opens the transport where none is open; callers at the same time share one attempt. */
+  /** The transport, opened where none is. UNAVAILABLE where the node is away for longer than the client's timeout. */
   async acquire(): Promise<Transport> {
-    if (this.#live !== null) return this.#live;
-    if (this.#ended !== null) throw this.#ended;
-    this.#opening ??= this.#open().finally(() => {
-      this.#opening = null;
-    });
-    return this.#opening;
+    return this.#live ?? this.#whileAway(() => this.#connected());
   }
 
   usage(): Usage {
@@ -115,10 +140,24 @@ export class NamespaceSession {
     await Promise.all(this.#dropped.splice(0).map((transport) => transport.close()));
   }
 
+  #whileAway<T>(attempt: () => Promise<T>): Promise<T> {
+    const { timeoutMs } = this.channel;
+    return retrying(attempt, Date.now() + timeoutMs, timeoutMs);
+  }
+
+  /** One attempt to connect where nothing is open; callers at the same time share it. */
+  async #connected(): Promise<Transport> {
+    if (this.#live !== null) return this.#live;
+    if (this.#ended !== null) throw this.#ended;
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = null;
+    });
+    return this.#opening;
+  }
+
   async #open(): Promise<Transport> {
     const { nodes } = loadContract();
-    const idempotent = { idempotent: true };
-    const node = await this.channel.unary(nodes.DescribeNode, {}, idempotent);
+    const node = await this.channel.unary(nodes.DescribeNode, {}, { failFast: true });
     try {
       await checkNamespaceLives(this.channel, this.name, this.#token);
     } catch (error) {
@@ -155,15 +194,28 @@ export class NamespaceSession {
     const usage = this.usage();
     const delta = plus(usage, this.#reported, -1);
     if (delta.operations === 0 && delta.bytesOut === 0 && delta.bytesIn === 0) return;
-    await this.channel.unary(loadContract().namespaces.ReportUsage, {
+    const report = {
       name: this.name,
       traffic: [
         { by: "shm", bytesIn: delta.bytesIn, bytesOut: delta.bytesOut, operations: delta.operations },
       ],
       copiesAvoidedBytes: delta.copiesAvoidedBytes,
-    });
+    };
+    // What cannot be told now is told next time.
+    await this.channel.unary(loadContract().namespaces.ReportUsage, report, { failFast: true });
     this.#reported = usage;
   }
+}
+
+/** The node or the way to it went away; an operation that was sent may or may not have taken place. */
+function meansLost(thrown: unknown): boolean {
+  return thrown instanceof MillraceError && thrown.code === "UNAVAILABLE" && thrown.retryable;
+}
+
+function outcomeUnknown(thrown: unknown): MillraceError {
+  const { message } = MillraceError.from(thrown);
+  const advice = "whether the operation took place is unknown: look before you repeat it";
+  return new MillraceError("UNAVAILABLE", `${message}; ${advice}`, { cause: thrown });
 }
 
 function plus(a: Usage, b: Usage, sign = 1): Usage {

@@ -112,14 +112,19 @@ export class Shuffle {
     return { committed, partitionBytes, lostMaps };
   }
 
-  /** Commits and losses: those that stand now first, then those to come. Leave the loop at `complete`. */
+  /**
+   * Commits and losses: those that stand now first, then those to come; those that stand once more where the node was
+   * away meanwhile. Leave the loop at `complete`.
+   */
   watch(): Watch<ShuffleEvent> {
     const { channel, name } = this.#session;
-    const call = channel.serverStream(loadContract().shuffles.WatchShuffle, {
-      namespace: name,
-      shuffle: this.id,
+    const { WatchShuffle } = loadContract().shuffles;
+    const request = { namespace: name, shuffle: this.id };
+    const convert = (event: WatchShuffleEvent) => event;
+    return new Watch(channel, () => channel.serverStream(WatchShuffle, request), {
+      convert,
+      repeatable: true,
     });
-    return new Watch(channel, call, (event: WatchShuffleEvent) => event);
   }
 
   /**

@@ -11,8 +11,14 @@ import type { NamespaceSession } from "./session.js";
 import type { ByteSpan, ObjectInfo, Range, Transport } from "./transport.js";
 import type { Watch } from "./watch.js";
 
-/** Extents asked for at once: enough to hide round trips, without holding many large ones that wait. */
-const EXTENTS_IN_FLIGHT_MAX = 32;
+/**
+ * Extents asked for at once: enough to hide round trips, and of small ones many, because those that lie side by side
+ * in a file are read together; without holding many large ones that wait.
+ */
+const EXTENTS_IN_FLIGHT_MAX = 256;
+const EXTENT_BYTES_IN_FLIGHT_MAX = 16 << 20;
+/** Whatever their size. */
+const EXTENTS_IN_FLIGHT_MIN = 4;
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -138,15 +144,22 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
   ): AsyncGenerator<Extent, void, undefined> {
     const lost: number[] = [];
     const underWay: Promise<Extent | null>[] = [];
+    let bytesUnderWay = 0;
     let next = 0;
-    for (const { map } of located) {
-      while (next < located.length && underWay.length < EXTENTS_IN_FLIGHT_MAX) {
+    const isBelow = (share: number) =>
+      underWay.length < EXTENTS_IN_FLIGHT_MIN ||
+      (underWay.length < EXTENTS_IN_FLIGHT_MAX * share && bytesUnderWay < EXTENT_BYTES_IN_FLIGHT_MAX * share);
+    for (const { map, length } of located) {
+      // Many at once and then none for a while: only what is asked for together is read together.
+      for (let fill = isBelow(1 / 2); fill && next < located.length; fill = isBelow(1)) {
         const extent = located[next++] as LocatedExtent;
+        bytesUnderWay += extent.length;
         const fetching = this.#session.run((transport) => fetch(transport, extent));
         fetching.catch(() => {}); // Seen when its turn comes.
         underWay.push(fetching);
       }
       const extent = await (underWay.shift() as Promise<Extent | null>);
+      bytesUnderWay -= length;
       if (extent === null) lost.push(map);
       else if (lost.length === 0) yield extent;
     }
@@ -155,9 +168,10 @@ export class PartitionReader implements AsyncIterable<PartitionExtent> {
 
   /** Null where the map output is missing or not what was committed. */
   async #fetch(transport: Transport, located: LocatedExtent): Promise<PartitionExtent | null> {
-    const bytes = await fetchBytes<Uint8Array>(located, (key, range) => transport.get(key, range));
-    if (bytes === null) return null;
     const expected = located.hasCrc32c ? located.crc32c : null;
+    const options = this.#verify && expected === null ? {} : { verify: false };
+    const bytes = await fetchBytes<Uint8Array>(located, (key, range) => transport.get(key, range, options));
+    if (bytes === null) return null;
     if (this.#verify && expected !== null && crc32c(0, bytes) !== expected) return null;
     return { map: located.map, bytes, crc32c: expected };
   }
@@ -178,8 +192,9 @@ export function locatePartitions(
 }
 
 async function fetchSpan(transport: Transport, located: LocatedExtent): Promise<PartitionSpan | null> {
+  const options = located.hasCrc32c ? { verify: false } : {};
   const bytes = await fetchBytes<ByteSpan>(located, (key, range) =>
-    transport.getSpan === undefined ? transport.get(key, range) : transport.getSpan(key, range),
+    transport.getSpan === undefined ? transport.get(key, range) : transport.getSpan(key, range, options),
   );
   if (bytes === null) return null;
   return { map: located.map, bytes, crc32c: located.hasCrc32c ? located.crc32c : null };

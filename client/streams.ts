@@ -1,7 +1,7 @@
 /** Objects as Node.js streams. Both kinds hold a few MiB at most, whatever the size of the object. */
 import { Readable, Writable } from "node:stream";
 import { MillraceError } from "./errors.js";
-import type { Condition, Key, ObjectInfo, ObjectWriter, Range, Transport } from "./transport.js";
+import type { Condition, HeldObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "./transport.js";
 
 /** Bytes of one chunk of a read stream. */
 export const STREAM_CHUNK_BYTES = 1 << 20;
@@ -29,47 +29,56 @@ export function* chunkRanges(begin: number, end: number, chunkBytes: number): Ge
   }
 }
 
+/** Runs an operation on a transport, on another one where the connection is lost. */
+type Run = <T>(operation: (transport: Transport) => Promise<T>) => Promise<T>;
+
 /**
- * The range's bytes, all of one version of the object. Over shared memory the chunks are views in place; over
- * other transports an overwrite in between ends the stream with ABORTED, after which it may be read anew.
+ * The range's bytes, all of one version of the object. Over shared memory the chunks are views in place, of a
+ * demoted object memory of their own; over other transports an overwrite in between ends the stream with ABORTED,
+ * after which it may be read anew.
  */
-export function createReadStream(acquire: () => Promise<Transport>, key: Key, range: Range): Readable {
-  return Readable.from(readChunks(acquire, key, range), { objectMode: false });
+export function createReadStream(run: Run, key: Key, range: Range): Readable {
+  return Readable.from(readChunks(run, key, range), { objectMode: false });
 }
 
-async function* readChunks(
-  acquire: () => Promise<Transport>,
+async function* readChunks(run: Run, key: Key, range: Range): AsyncGenerator<Uint8Array, void, undefined> {
+  const found = await run(async (transport) =>
+    transport.hold === undefined ? transport.head(key) : transport.hold(key),
+  );
+  if (found === null) throw notFound(key);
+  if ("close" in found) yield* heldChunks(run, found, key, range);
+  else yield* fetchedChunks(run, found, key, range);
+}
+
+async function* heldChunks(run: Run, held: HeldObject, key: Key, range: Range): AsyncGenerator<Uint8Array> {
+  let at = 0;
+  let end = 0;
+  try {
+    ({ begin: at, end } = resolveRange(range, held.info.sizeBytes));
+    for await (const chunk of held.chunks(at, end)) {
+      at += chunk.length;
+      yield chunk;
+    }
+    return;
+  } catch (thrown) {
+    if (MillraceError.from(thrown).code !== "UNAVAILABLE") throw thrown;
+  } finally {
+    held.close();
+  }
+  // The connection was lost while a demoted object was read: the rest comes over the next one.
+  yield* fetchedChunks(run, held.info, key, { offset: at, length: end - at });
+}
+
+async function* fetchedChunks(
+  run: Run,
+  info: ObjectInfo,
   key: Key,
   range: Range,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const transport = await acquire();
-  if (transport.kind === "shm") yield* viewedChunks(transport, key, range);
-  else yield* fetchedChunks(transport, key, range);
-}
-
-function* viewedChunks(transport: Transport, key: Key, range: Range): Generator<Uint8Array> {
-  const extents = transport.viewExtents(key);
-  if (extents === null) throw notFound(key);
-  const sizeBytes = extents.reduce((sum, extent) => sum + extent.length, 0);
-  const { begin, end } = resolveRange(range, sizeBytes);
-  let extentBegin = 0;
-  for (const extent of extents) {
-    const from = Math.max(begin - extentBegin, 0);
-    const to = Math.min(end - extentBegin, extent.length);
-    for (const { offset, length } of chunkRanges(from, to, STREAM_CHUNK_BYTES)) {
-      yield extent.subarray(offset, offset + length);
-    }
-    extentBegin += extent.length;
-  }
-}
-
-async function* fetchedChunks(transport: Transport, key: Key, range: Range): AsyncGenerator<Uint8Array> {
-  const info = await transport.head(key);
-  if (info === null) throw notFound(key);
+): AsyncGenerator<Uint8Array> {
   const { begin, end } = resolveRange(range, info.sizeBytes);
   const underWay: Promise<Uint8Array>[] = [];
   const fetch = async (chunk: Range): Promise<Uint8Array> => {
-    const got = await transport.get(key, chunk).catch((thrown) => {
+    const got = await run((transport) => transport.get(key, chunk)).catch((thrown) => {
       // A shorter version took its place.
       throw MillraceError.from(thrown).code === "OUT_OF_RANGE" ? overwritten(key) : thrown;
     });

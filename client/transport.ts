@@ -35,12 +35,22 @@ export interface Range {
   length?: number;
 }
 
+export interface GetOptions {
+  /**
+   * Over shm the bytes are compared with their checksum when this client reads the object for the first time
+   * (small ones each time). True: now, even if they were before, also the rest of the stretch that a range lies
+   * in; false: not at all, for who checks them by itself. Over tcp and grpc they are always compared.
+   */
+  verify?: boolean;
+}
+
 export interface GotObject {
   info: ObjectInfo;
   /**
    * The bytes of the range. Over shm this is a view of the segment itself: read-only by contract, valid and
    * unchanging for as long as it is referenced, also after the object is overwritten or deleted; it becomes
-   * empty (length 0) when the transport is closed. Over tcp and grpc it is memory of its own.
+   * empty (length 0) when the transport is closed. Over tcp and grpc, and of a demoted object, it is memory of
+   * its own.
    */
   bytes: Uint8Array;
 }
@@ -49,6 +59,14 @@ export interface GotObject {
 export interface GotSpan {
   info: ObjectInfo;
   bytes: ByteSpan;
+}
+
+/** One version of an object. `close` lets go of it. */
+export interface HeldObject {
+  readonly info: ObjectInfo;
+  /** The bytes from `begin` to `end`, which must be within it: views in place, or memory of their own. */
+  chunks(begin: number, end: number): AsyncGenerator<Uint8Array, void, undefined>;
+  close(): void;
 }
 
 /** Writes one object piece by piece. `seal` or `abort` ends it. */
@@ -69,9 +87,11 @@ export interface ObjectWriter {
 export interface Transport {
   readonly kind: "shm" | "tcp" | "grpc";
   put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo>;
-  get(key: Key, range?: Range): Promise<GotObject | null>;
+  get(key: Key, range?: Range, options?: GetOptions): Promise<GotObject | null>;
   /** shm: the same bytes as an opaque span for kernels to read. */
-  getSpan?(key: Key, range?: Range): Promise<GotSpan | null>;
+  getSpan?(key: Key, range?: Range, options?: GetOptions): Promise<GotSpan | null>;
+  /** shm: the version that the object has now, for reading piece by piece. Null where there is no such object. */
+  hold?(key: Key): HeldObject | null;
   head(key: Key): Promise<ObjectInfo | null>;
   delete(key: Key, condition?: Condition): Promise<boolean>;
   copy(from: Key, to: Key, condition?: Condition): Promise<ObjectInfo>;
@@ -84,10 +104,13 @@ export interface Transport {
    */
   enqueuePut(key: Key, data: Uint8Array): void;
   flush(): Promise<void>;
-  /** shm: the object's bytes in place, without a system call; null where absent. Others: UNSUPPORTED. */
-  view(key: Key): Uint8Array | null;
-  /** shm: like `view`, one view a stretch (objects above 256 MiB lie in several). Others: UNSUPPORTED. */
-  viewExtents(key: Key): Uint8Array[] | null;
+  /**
+   * shm: the object's bytes in place, without a system call; null where absent. UNSUPPORTED of a demoted object,
+   * and over other transports.
+   */
+  view(key: Key, options?: GetOptions): Uint8Array | null;
+  /** shm: like `view`, one view a stretch (objects above 256 MiB lie in several). */
+  viewExtents(key: Key, options?: GetOptions): Uint8Array[] | null;
   /** Bytes and operations so far, for receipts and reports. */
   usage(): { bytesIn: number; bytesOut: number; operations: number; copiesAvoidedBytes: number };
   /** Called once when the connection is lost (not when closed by `close`). */

@@ -55,6 +55,8 @@ export interface NamespaceSummary {
   sizeBytes: number;
   leaseRemainingMs: number;
   createdUnixMs: number;
+  dramBytes: number;
+  nvmeBytes: number;
 }
 
 export interface ListNamespacesResponse {
@@ -335,6 +337,41 @@ export interface NodeStatsResponse {
   objects: number;
   sealedTotal: number;
   hugePageBytes: number;
+  /** 0: there is no such tier. */
+  nvmeLimitBytes: number;
+  nvmeUsedBytes: number;
+  nvmeWrittenBytes: number;
+  nvmeDirectories: NvmeDirectoryMessage[];
+  /** "uring" or "threads". */
+  fileBackend: string;
+  grantedBytes: number;
+  demotedBytes: number;
+  promotedBytes: number;
+  cleanedBytes: number;
+}
+
+export interface NvmeDirectoryMessage {
+  path: string;
+  limitBytes: number;
+  usedBytes: number;
+  /** Why nothing new goes there at the moment; "" where it does. */
+  fault: string;
+}
+
+export interface VerifyRequest {
+  namespace: string;
+}
+
+export interface VerifyResponse {
+  checked: number;
+  sizeBytes: number;
+  damaged: DamageMessage[];
+}
+
+export interface DamageMessage {
+  key: Uint8Array;
+  segment: number;
+  message: string;
 }
 
 // --- services
@@ -374,4 +411,5 @@ export type ShufflesDefinition = {
 export type NodesDefinition = {
   DescribeNode: MethodDefinition<DescribeNodeRequest, NodeMessage>;
   NodeStats: MethodDefinition<NodeStatsRequest, NodeStatsResponse>;
+  Verify: MethodDefinition<VerifyRequest, VerifyResponse>;
 };

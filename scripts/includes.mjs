@@ -10,7 +10,7 @@ const MAY_INCLUDE = {
   index: ["base", "segment", "index"],
   tier: ["base", "segment", "tier"],
   store: ["base", "segment", "index", "tier", "store"],
-  transport: ["base", "segment", "index", "store", "transport"],
+  transport: ["base", "segment", "index", "tier", "store", "transport"],
   kernels: ["base", "kernels"],
   binding: ["base", "segment", "index", "tier", "store", "transport", "kernels", "binding"],
 };

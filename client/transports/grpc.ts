@@ -6,7 +6,7 @@
 import { loadContract } from "../../proto/load.js";
 import type { PutHeader } from "../../proto/messages.js";
 import { crc32c } from "../checksum.js";
-import { type ControlChannel, retrying } from "../control.js";
+import type { ControlChannel } from "../control.js";
 import { MillraceError } from "../errors.js";
 import { checkNamespaceLives } from "../identity.js";
 import { keyBytes } from "../names.js";
@@ -26,6 +26,9 @@ import { GrpcObjectWriter, PutStream } from "./grpc_put.js";
 import { PutQueue } from "./put_queue.js";
 
 const NO_BYTES = new Uint8Array(0);
+
+/** A node that was away may be another one: see `onLost`. */
+const FAIL_FAST = { failFast: true };
 
 export class GrpcTransport implements Transport {
   readonly kind = "grpc";
@@ -81,11 +84,8 @@ export class GrpcTransport implements Transport {
     };
     return nullWhereNotFound(
       this.#operation(async () => {
-        const deadline = Date.now() + this.#channel.timeoutMs;
-        const got = await retrying(() => {
-          const call = this.#channel.serverStream(this.#objects.Get, request);
-          return collect(call, this.#channel, offset, length);
-        }, deadline);
+        const call = this.#channel.serverStream(this.#objects.Get, request);
+        const got = await collect(call, this.#channel, offset, length);
         this.#count(0, got.bytes.length);
         return got;
       }),
@@ -96,7 +96,7 @@ export class GrpcTransport implements Transport {
     const request = { namespace: this.#namespace, key: keyBytes(key) };
     return nullWhereNotFound(
       this.#operation(async () => {
-        const info = await this.#channel.unary(this.#objects.Head, request, { idempotent: true });
+        const info = await this.#channel.unary(this.#objects.Head, request, FAIL_FAST);
         this.#count(0, 0);
         return objectInfo(info);
       }),
@@ -105,11 +105,12 @@ export class GrpcTransport implements Transport {
 
   delete(key: Key, condition?: Condition): Promise<boolean> {
     return this.#operation(async () => {
-      const { existed } = await this.#channel.unary(this.#objects.Delete, {
+      const request = {
         namespace: this.#namespace,
         key: keyBytes(key),
         condition: conditionMessage(condition),
-      });
+      };
+      const { existed } = await this.#channel.unary(this.#objects.Delete, request, FAIL_FAST);
       this.#count(0, 0);
       return existed;
     });
@@ -117,13 +118,14 @@ export class GrpcTransport implements Transport {
 
   copy(from: Key, to: Key, condition?: Condition): Promise<ObjectInfo> {
     return this.#operation(async () => {
-      const info = await this.#channel.unary(this.#objects.Copy, {
+      const request = {
         namespace: this.#namespace,
         fromKey: keyBytes(from),
         toKey: keyBytes(to),
         condition: conditionMessage(condition),
         toNamespace: "",
-      });
+      };
+      const info = await this.#channel.unary(this.#objects.Copy, request, FAIL_FAST);
       this.#count(0, 0);
       return objectInfo(info);
     });
@@ -138,7 +140,7 @@ export class GrpcTransport implements Transport {
       const page = await this.#channel.unary(
         this.#objects.List,
         { namespace: this.#namespace, prefix: keyBytes(prefix), startAfter: keyBytes(startAfter), limit },
-        { idempotent: true },
+        FAIL_FAST,
       );
       this.#count(0, 0);
       const objects = page.objects.map((object) => ({ key: object.key, ...objectInfo(object) }));

@@ -4,6 +4,7 @@ import type { GetResponse } from "../../proto/messages.js";
 import { crc32c } from "../checksum.js";
 import type { ControlChannel } from "../control.js";
 import { MillraceError } from "../errors.js";
+import { keyText } from "../names.js";
 import type { GotObject, ObjectInfo } from "../transport.js";
 import { objectInfo, protocolError } from "./grpc_messages.js";
 import { Watchdog } from "./watchdog.js";
@@ -20,6 +21,7 @@ export async function collect(
   const watchdog = new Watchdog(channel, () => call.cancel());
   watchdog.reset();
   let info: ObjectInfo | null = null;
+  let key: Uint8Array = NO_BYTES;
   let bytes: Uint8Array = NO_BYTES;
   let expected = 0;
   let filled = 0;
@@ -29,6 +31,7 @@ export async function collect(
       if (info === null) {
         if (message.info === null) throw protocolError("a Get stream began without the object's info");
         info = objectInfo(message.info);
+        key = message.info.key;
         expected = length ?? info.sizeBytes - offset;
       }
       const data = message.data;
@@ -54,7 +57,7 @@ export async function collect(
   if (filled === info.sizeBytes && crc32c(0, bytes) !== info.crc32c) {
     throw new MillraceError(
       "CHECKSUM_MISMATCH",
-      "the object's bytes do not match its checksum; read it again",
+      `object ${keyText(key)}: the bytes received do not match their checksum; read the object again`,
     );
   }
   return { info, bytes };

@@ -2,6 +2,9 @@
 import type { NativeSpan } from "../../native/binding/addon.js";
 import type { Key } from "../transport.js";
 
+/** What is compared with its checksum: nothing; what was not compared yet; all that is touched. */
+export type Verify = 0 | 1 | 2;
+
 export interface NativeHandle {
   readonly kind: "shm" | "tcp";
   readonly nodeId: string;
@@ -20,6 +23,9 @@ export interface NativeHandle {
     lost: (error: Error) => void,
   ): unknown;
   expect(change: number): void;
+  /** After a loss: lets go of all but the views that are out. */
+  release(): void;
+  /** Views become empty. */
   close(): void;
   put(id: number, key: Key, data: Uint8Array, ifAbsent: boolean, ifSequence: number): void;
   get(id: number, key: Key, offset: number, length: number): void;
@@ -35,8 +41,14 @@ export interface NativeHandle {
 }
 
 export interface NativeShmHandle extends NativeHandle {
-  locate(key: Key): number;
-  locateExtents(key: Key): Float64Array | null;
+  locate(key: Key, verify: Verify): number;
+  locateExtents(key: Key, offset: number, length: number, verify: Verify): Float64Array | null;
+  read(id: number, key: Key, offset: number, length: number, verify: Verify, span: boolean): boolean;
+  hold(key: Key): number;
+  heldExtents(held: number): Float64Array;
+  verifyHeld(held: number, extent: number): void;
+  readHeld(id: number, held: number, offset: number, bytes: number): void;
+  letGo(held: number): void;
   window(segment: number): ArrayBuffer;
   span(segment: number, offset: number, bytes: number): NativeSpan;
   pushPut(key: Key, data: Uint8Array, tracked: boolean, wait: boolean): number;

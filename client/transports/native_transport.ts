@@ -1,5 +1,6 @@
 /** What both native transports do alike: requests and replies, and checks of ranges. */
 import { MillraceError } from "../errors.js";
+import { keyText } from "../names.js";
 import type { Condition, Key, ListedObject, ObjectInfo, Range } from "../transport.js";
 import type { NativeHandle } from "./native_handle.js";
 
@@ -53,7 +54,10 @@ export abstract class NativeTransport {
   }
 
   async head(key: Key): Promise<ObjectInfo | null> {
-    return this.orNull(this.request((id) => this.native.head(id, key), this.takeInfo));
+    return this.orNull(
+      this.request((id) => this.native.head(id, key), this.takeInfo),
+      key,
+    );
   }
 
   delete(key: Key, condition?: Condition): Promise<boolean> {
@@ -95,7 +99,7 @@ export abstract class NativeTransport {
   }
 
   async close(): Promise<void> {
-    this.native.close(); // throws where it was closed before
+    this.native.close();
     this.failure = CLOSED();
     this.fail(this.failure);
   }
@@ -146,11 +150,15 @@ export abstract class NativeTransport {
     sealedUnixMs: this.numbers[base + 5]! * 1000,
   });
 
-  protected async orNull<T>(promise: Promise<T>): Promise<T | null> {
+  protected async orNull<T>(promise: Promise<T>, key: Key): Promise<T | null> {
     try {
       return await promise;
     } catch (error) {
       if (error instanceof MillraceError && error.code === "NOT_FOUND") return null;
+      // What the node says names the key; this was found out on the way from it.
+      if (error instanceof MillraceError && error.code === "CHECKSUM_MISMATCH") {
+        throw new MillraceError(error.code, `object ${keyText(key)}: ${error.message}`, { cause: error });
+      }
       throw error;
     }
   }
@@ -165,7 +173,10 @@ export abstract class NativeTransport {
   protected events(_bits: number): void {}
   protected forgotten(_segments: number[]): void {}
 
+  /** Calls fail from now on; views stay until `close`. */
   protected lost(error: MillraceError): void {
+    this.failure = error;
+    this.native.release();
     this.fail(error);
     this.#onLost?.(error);
   }
@@ -194,6 +205,19 @@ export function checkRange(range: Range | undefined): { offset: number; length: 
     );
   }
   return { offset, length };
+}
+
+/** The bytes of a reply, as memory of their own. */
+export function payloadOf(
+  numbers: Float64Array,
+  base: number,
+  slab: ArrayBuffer | null,
+  value: unknown,
+): Uint8Array {
+  const bytes = numbers[base + 7]!;
+  if (bytes === 0) return new Uint8Array(0);
+  if (value !== undefined) return new Uint8Array(value as ArrayBuffer);
+  return new Uint8Array(slab!, numbers[base + 6]!, bytes);
 }
 
 export function outOfRange(offset: number, length: number, sizeBytes: number): MillraceError {

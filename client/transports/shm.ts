@@ -1,17 +1,29 @@
 /** The `shm` transport, for clients on the daemon's own host: reads are views, small puts make no system call. */
 import { MillraceError } from "../errors.js";
+import { showKey } from "../streams.js";
 import type {
+  ByteSpan,
   Condition,
+  GetOptions,
   GotObject,
   GotSpan,
+  HeldObject,
   Key,
   ObjectInfo,
   ObjectWriter,
   Range,
   Transport,
 } from "../transport.js";
-import type { NativeShmHandle } from "./native_handle.js";
-import { checkRange, copyOf, type Deferred, NativeTransport, outOfRange } from "./native_transport.js";
+import type { NativeShmHandle, Verify } from "./native_handle.js";
+import {
+  checkRange,
+  copyOf,
+  type Deferred,
+  NativeTransport,
+  outOfRange,
+  payloadOf,
+} from "./native_transport.js";
+import { EXTENT_ROW, ShmHeldObject } from "./shm_held.js";
 import { ShmWriter } from "./shm_writer.js";
 
 const EVENT_ACKED = 2;
@@ -61,53 +73,76 @@ export class ShmTransport extends NativeTransport implements Transport {
     this.#out = native.out;
   }
 
-  view(key: Key): Uint8Array | null {
-    const segment = this.#locate(key);
+  view(key: Key, options?: GetOptions): Uint8Array | null {
+    const verify = verifyOf(options);
+    const segment = this.#locate(key, verify);
     if (segment === 0) return null;
-    if (segment < 0) return this.#concatenate(key);
+    if (segment < 0) {
+      const found = this.#viewRange(key, 0, -1, verify);
+      if (found === "in files") throw inFiles(key);
+      return found === null ? null : found.bytes;
+    }
     const bytes = this.#out[1]!;
-    this.operations++;
-    this.bytesOut += bytes;
-    this.copiesAvoidedBytes += bytes;
+    this.countGet(bytes, 1, true);
     return new Uint8Array(this.#window(segment), this.#out[0]!, bytes);
   }
 
-  viewExtents(key: Key): Uint8Array[] | null {
-    const extents = this.#extents(key);
+  viewExtents(key: Key, options?: GetOptions): Uint8Array[] | null {
+    const extents = this.#extents(key, 0, -1, verifyOf(options));
     if (extents === null) return null;
     const views: Uint8Array[] = [];
-    for (let i = 0; i < extents.length; i += 3) {
+    for (let i = 0; i < extents.length; i += EXTENT_ROW) {
+      if (extents[i + 3] === 1) throw inFiles(key);
       views.push(new Uint8Array(this.#window(extents[i]!), extents[i + 1]!, extents[i + 2]!));
-      this.bytesOut += extents[i + 2]!;
-      this.copiesAvoidedBytes += extents[i + 2]!;
     }
+    for (const view of views) this.countGet(view.length, 0, true);
     this.operations++;
     return views;
   }
 
-  async get(key: Key, range?: Range): Promise<GotObject | null> {
-    const place = this.#place(key, range);
-    if (place === null) return null;
-    const { info, segment, offset, length } = place;
-    if (segment < 0) return this.#getExtents(key, offset, length);
-    return { info, bytes: new Uint8Array(this.#window(segment), offset, length) };
+  hold(key: Key): HeldObject | null {
+    try {
+      const held = this.native.hold(key);
+      return held === 0 ? null : new ShmHeldObject(this, this.native, held, infoAt(this.#out, 0));
+    } catch (error) {
+      throw MillraceError.from(error);
+    }
   }
 
-  async getSpan(key: Key, range?: Range): Promise<GotSpan | null> {
-    const place = this.#place(key, range);
+  async get(key: Key, range?: Range, options?: GetOptions): Promise<GotObject | null> {
+    const verify = verifyOf(options);
+    const place = this.#place(key, range, verify);
     if (place === null) return null;
     const { info, segment, offset, length } = place;
-    if (segment < 0) return this.#getExtents(key, offset, length);
-    return { info, bytes: this.native.span(segment, offset, length) };
+    if (segment > 0) return { info, bytes: new Uint8Array(this.#window(segment), offset, length) };
+    const found = this.#viewRange(key, offset, length, verify);
+    return found === "in files"
+      ? this.#read(key, offset, length, verify, false, (base, slab, value) =>
+          payloadOf(this.numbers, base, slab, value),
+        )
+      : found;
+  }
+
+  async getSpan(key: Key, range?: Range, options?: GetOptions): Promise<GotSpan | null> {
+    const verify = verifyOf(options);
+    const place = this.#place(key, range, verify);
+    if (place === null) return null;
+    const { info, segment, offset, length } = place;
+    if (segment > 0) return { info, bytes: this.native.span(segment, offset, length) };
+    const found = this.#viewRange(key, offset, length, verify);
+    return found === "in files"
+      ? this.#read(key, offset, length, verify, true, (_base, _slab, value) => value as ByteSpan)
+      : found;
   }
 
   /** Where a range lies in its segment, and counts the read. `segment` -1: in several extents, range as given. */
   #place(
     key: Key,
     range: Range | undefined,
+    verify: Verify,
   ): { info: ObjectInfo; segment: number; offset: number; length: number } | null {
     const { offset, length } = checkRange(range);
-    const segment = this.#locate(key);
+    const segment = this.#locate(key, verify);
     if (segment === 0) return null;
     const out = this.#out;
     const info = infoAt(out, 1);
@@ -115,17 +150,14 @@ export class ShmTransport extends NativeTransport implements Transport {
     if (offset > info.sizeBytes || length > info.sizeBytes - offset)
       throw outOfRange(offset, length, info.sizeBytes);
     const bytes = length < 0 ? info.sizeBytes - offset : length;
-    this.operations++;
-    this.bytesOut += bytes;
-    this.copiesAvoidedBytes += bytes;
+    this.countGet(bytes, 1, true);
     return { info, segment, offset: out[0]! + offset, length: bytes };
   }
 
   override async head(key: Key): Promise<ObjectInfo | null> {
-    const segment = this.#locate(key);
+    const segment = this.#locate(key, 0);
     this.operations++;
-    if (segment > 0) return infoAt(this.#out, 1);
-    return segment === 0 || this.#extents(key) === null ? null : infoAt(this.#out, 0);
+    return segment === 0 ? null : infoAt(this.#out, 1);
   }
 
   /** `data` must stay as it is until the promise settles. */
@@ -205,9 +237,7 @@ export class ShmTransport extends NativeTransport implements Transport {
 
   override async close(): Promise<void> {
     await super.close();
-    this.#windows.clear();
-    this.#lastWindow = null;
-    this.#lastSegment = 0;
+    this.#forgetWindows();
   }
 
   /** Resolves at the next event of the native side: room, acknowledgements. Rejects when the connection goes. */
@@ -234,6 +264,30 @@ export class ShmTransport extends NativeTransport implements Transport {
     this.bytesIn += bytes;
   }
 
+  countGet(bytes: number, operations: number, isView: boolean): void {
+    this.operations += operations;
+    this.bytesOut += bytes;
+    if (isView) this.copiesAvoidedBytes += bytes;
+  }
+
+  /** Whether calls of the native side still work. */
+  get isOpen(): boolean {
+    return this.failure === null;
+  }
+
+  /** Bytes of a held object that lie, wholly or in part, in files. */
+  readHeld(held: number, offset: number, bytes: number): Promise<Uint8Array> {
+    if (this.failure !== null) return Promise.reject(this.failure);
+    return new Promise((resolve, reject) => {
+      const id = this.nextId();
+      this.native.readHeld(id, held, offset, bytes);
+      const take = (base: number, slab: ArrayBuffer | null, value: unknown) =>
+        resolve(payloadOf(this.numbers, base, slab, value));
+      this.expectReply(id, { take, reject, data: null });
+      this.scheduleFlush();
+    });
+  }
+
   /** A window on a segment; the writable one where `segment` is negative. */
   windowOf(segment: number): ArrayBuffer {
     return this.#window(segment);
@@ -256,6 +310,12 @@ export class ShmTransport extends NativeTransport implements Transport {
     this.#lastSegment = 0;
   }
 
+  protected override lost(error: MillraceError): void {
+    // What is viewed stays with its views.
+    this.#forgetWindows();
+    super.lost(error);
+  }
+
   protected override fail(error: MillraceError): void {
     super.fail(error);
     const waiting: Deferred<never>[] = [
@@ -274,20 +334,26 @@ export class ShmTransport extends NativeTransport implements Transport {
 
   // --- reading
 
-  #locate(key: Key): number {
+  #locate(key: Key, verify: Verify): number {
     try {
-      return this.native.locate(key);
+      return this.native.locate(key, verify);
     } catch (error) {
       throw MillraceError.from(error);
     }
   }
 
-  #extents(key: Key): Float64Array | null {
+  #extents(key: Key, offset: number, length: number, verify: Verify): Float64Array | null {
     try {
-      return this.native.locateExtents(key);
+      return this.native.locateExtents(key, offset, length, verify);
     } catch (error) {
       throw MillraceError.from(error);
     }
+  }
+
+  #forgetWindows(): void {
+    this.#windows.clear();
+    this.#lastWindow = null;
+    this.#lastSegment = 0;
   }
 
   #window(segment: number): ArrayBuffer {
@@ -302,41 +368,56 @@ export class ShmTransport extends NativeTransport implements Transport {
     return window;
   }
 
-  #concatenate(key: Key): Uint8Array | null {
-    return this.#getExtents(key, 0, -1)?.bytes ?? null;
-  }
-
   /** Of an object in several extents: a view where the range lies in one of them, else a copy. */
-  #getExtents(key: Key, offset: number, length: number): GotObject | null {
-    const extents = this.#extents(key);
+  #viewRange(key: Key, offset: number, length: number, verify: Verify): GotObject | "in files" | null {
+    const extents = this.#extents(key, offset, length, verify);
     if (extents === null) return null;
     const info = infoAt(this.#out, 0);
     if (offset > info.sizeBytes || length > info.sizeBytes - offset)
       throw outOfRange(offset, length, info.sizeBytes);
     const bytes = length < 0 ? info.sizeBytes - offset : length;
-    this.operations++;
-    this.bytesOut += bytes;
-    let result: Uint8Array | null = null;
+    const parts: Uint8Array[] = [];
     let skip = offset;
-    let at = 0;
-    for (let i = 0; i < extents.length && at < bytes; i += 3) {
+    let left = bytes;
+    for (let i = 0; i < extents.length && left > 0; i += EXTENT_ROW) {
       const extentBytes = extents[i + 2]!;
       if (skip >= extentBytes) {
         skip -= extentBytes;
         continue;
       }
-      const part = Math.min(bytes - at, extentBytes - skip);
-      const view = new Uint8Array(this.#window(extents[i]!), extents[i + 1]! + skip, part);
-      if (part === bytes) {
-        this.copiesAvoidedBytes += bytes;
-        return { info, bytes: view };
-      }
-      result ??= new Uint8Array(bytes);
-      result.set(view, at);
-      at += part;
+      if (extents[i + 3] === 1) return "in files";
+      const part = Math.min(left, extentBytes - skip);
+      parts.push(new Uint8Array(this.#window(extents[i]!), extents[i + 1]! + skip, part));
+      left -= part;
       skip = 0;
     }
-    return { info, bytes: result ?? new Uint8Array(0) };
+    this.countGet(bytes, 1, parts.length === 1);
+    return { info, bytes: parts.length === 1 ? parts[0]! : concatenate(parts, bytes) };
+  }
+
+  /** Reads a range of a demoted object. `take` gets the bytes from the reply's row. */
+  #read<Bytes extends ByteSpan>(
+    key: Key,
+    offset: number,
+    length: number,
+    verify: Verify,
+    span: boolean,
+    take: (base: number, slab: ArrayBuffer | null, value: unknown) => Bytes,
+  ): Promise<{ info: ObjectInfo; bytes: Bytes } | null> {
+    return this.orNull(
+      this.request(
+        (id) => {
+          if (this.native.read(id, key, offset, length, verify, span)) return;
+          throw new MillraceError("NOT_FOUND", "it was deleted meanwhile");
+        },
+        (base, slab, value) => {
+          const bytes = take(base, slab, value);
+          this.bytesOut += bytes.length;
+          return { info: this.takeInfo(base), bytes };
+        },
+      ),
+      key,
+    );
   }
 
   // --- writing
@@ -461,4 +542,26 @@ function infoAt(out: Float64Array, at: number): ObjectInfo {
 
 function lengthOfKey(key: Key): number {
   return typeof key === "string" ? Buffer.byteLength(key) : key.byteLength;
+}
+
+function verifyOf(options: GetOptions | undefined): Verify {
+  if (options?.verify === undefined) return 1;
+  return options.verify ? 2 : 0;
+}
+
+function concatenate(parts: readonly Uint8Array[], bytes: number): Uint8Array {
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+function inFiles(key: Key): MillraceError {
+  return new MillraceError(
+    "UNSUPPORTED",
+    `the object ${showKey(key)} was demoted to the nvme tier, so there is no view of it; read it with get`,
+  );
 }

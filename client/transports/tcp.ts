@@ -2,7 +2,14 @@
 import { MillraceError } from "../errors.js";
 import type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "../transport.js";
 import type { NativeHandle } from "./native_handle.js";
-import { checkRange, copyOf, type Deferred, NativeTransport, outOfRange } from "./native_transport.js";
+import {
+  checkRange,
+  copyOf,
+  type Deferred,
+  NativeTransport,
+  outOfRange,
+  payloadOf,
+} from "./native_transport.js";
 import { TcpWriter } from "./tcp_writer.js";
 
 export class TcpTransport extends NativeTransport implements Transport {
@@ -55,6 +62,7 @@ export class TcpTransport extends NativeTransport implements Transport {
           return { info: this.takeInfo(base), bytes };
         },
       ),
+      key,
     );
   }
 
@@ -111,17 +119,4 @@ export class TcpTransport extends NativeTransport implements Transport {
       else waiter.reject(failure);
     }
   }
-}
-
-/** The bytes of a reply, as memory of their own. */
-function payloadOf(
-  numbers: Float64Array,
-  base: number,
-  slab: ArrayBuffer | null,
-  value: unknown,
-): Uint8Array {
-  const bytes = numbers[base + 7]!;
-  if (bytes === 0) return new Uint8Array(0);
-  if (value !== undefined) return new Uint8Array(value as ArrayBuffer);
-  return new Uint8Array(slab!, numbers[base + 6]!, bytes);
 }

@@ -25,6 +25,9 @@ inline constexpr uint64_t kSessionsMax           = 4096;       // sessions  tran
 inline constexpr uint64_t kInlineArgumentBytesMax = 8 * KiB;   // bytes     function call arguments
 inline constexpr uint64_t kPartitionsMax         = 65536;      // partitions of a shuffle
 inline constexpr uint64_t kMapsMax               = 1 << 20;    // map outputs of a shuffle
+inline constexpr uint64_t kFileBufferBytesKept   = 256 * MiB;  // bytes     tier: buffers of file reads, kept for later ones
+inline constexpr uint64_t kFilePieceBytes        = 1 * MiB;    // bytes     store: what a read of an object in a file asks for at a time
+inline constexpr uint64_t kReadAheadBytesMax     = 8 * MiB;    // bytes     read from files ahead of one reader: a connection, a call
 
 static_assert(kSegmentBytesMin * 256 == kSegmentBytesMax);
 static_assert(kObjectBytesMax / kSegmentBytesDefault < kExtentsMax);

@@ -1,18 +1,21 @@
 // The module: mounts what the other files of this folder define. The only folder that includes napi.h.
 #include <fcntl.h>
 #include <napi.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/limits.h"
+#include "binding/convert.h"
 #include "binding/engine.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
 #include "binding/session.h"
 #include "binding/span.h"
 #include "segment/layout.h"
+#include "tier/file_reader.h"
 #include "transport/wire.h"
 
 namespace millrace::binding {
@@ -55,7 +58,26 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
   found.Set("processors", static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN)));
   found.Set("memoryBytes", static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)));
   found.Set("simd", simd_level_name(simd_level_detected()));
+#ifdef MILLRACE_LIBURING
+  found.Set("liburing", true);
+#else
+  found.Set("liburing", false);
+#endif
+  found.Set("fileBackend", file_backend() == FileBackend::kUring ? "io_uring" : "threads");
   return found;
+}
+
+// lockFile(path): a descriptor that holds the lock of the file, or null where another process holds it. The lock goes
+// with the descriptor, so also with the process, however that ends.
+Napi::Value lock_file(const Napi::CallbackInfo& info) {
+  const std::string path = to_text(info[0]);
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) throw to_error(info.Env(), Status::from_errno(path.c_str(), errno));
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Number::New(info.Env(), fd);
+  const int error = errno;
+  close(fd);
+  if (error == EWOULDBLOCK) return info.Env().Null();
+  throw to_error(info.Env(), Status::from_errno(path.c_str(), error));
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -65,6 +87,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("protocolVersion", static_cast<double>(wire::kProtocolVersion));
   exports.Set("kernels", millrace::kernels_binding(env));
   exports.Set("doctor", Napi::Function::New(env, doctor, "doctor"));
+  exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   register_engine(env, exports);
   register_session(env, exports);
   return exports;

@@ -46,6 +46,14 @@ export interface EngineOptions {
   dataHost: string | null;
   dataPort: number;
   nodeId: string;
+  /** Directories of the nvme tier; none: no such tier. */
+  nvme: { path: string; limitBytes: number }[];
+  /** Segments outlive the process: `recoverNamespace` of the next engine on the same directories finds them. */
+  keep: boolean;
+  /** Folder on a tmpfs where memory lies as files, or null for memory without names. */
+  memoryDirectory: string | null;
+  /** The same on a hugetlbfs, for pages of 2 MiB; null: none. */
+  hugeDirectory: string | null;
 }
 
 export interface NamespaceLimits {
@@ -55,6 +63,8 @@ export interface NamespaceLimits {
   expectedBytes: number;
   /** 0: no limit; holds for remote doors. */
   bandwidthBytesPerSecond: number;
+  /** Which namespaces are demoted first: capacity, then throughput, then latency. */
+  hint: "capacity" | "throughput" | "latency";
 }
 
 export interface NativeNamespaceStats {
@@ -68,6 +78,16 @@ export interface NativeNamespaceStats {
   segments: number;
   sealedTotal: number;
   dramByteSeconds: number;
+  nvmeByteSeconds: number;
+  /** Of segments in memory, those included that clients still map. */
+  dramBytes: number;
+  nvmeBytes: number;
+  /** Of `dramBytes`: what writers may fill. */
+  grantedBytes: number;
+  /** Payload moved since the namespace began. */
+  demotedBytes: number;
+  promotedBytes: number;
+  cleanedBytes: number;
   traffic: Record<NativeDoor, NativeTraffic>;
 }
 
@@ -78,6 +98,12 @@ export interface NativeNodeStats {
   hugePageBytes: number;
   heldBytes: number;
   sessions: number;
+  nvmeLimitBytes: number;
+  nvmeUsedBytes: number;
+  nvmeWrittenBytes: number;
+  /** `fault`: why nothing new is written to it; "" where it is. */
+  nvmeDirectories: { path: string; limitBytes: number; usedBytes: number; fault: string }[];
+  fileBackend: "uring" | "threads";
 }
 
 export interface NativeListedObject extends NativeObjectInfo {
@@ -88,6 +114,21 @@ export interface NativeWatchEvent {
   deleted: boolean;
   key: Buffer;
   info: NativeObjectInfo;
+}
+
+export interface NativeDamage {
+  key: Buffer;
+  /** Where the damage lies, or the first of the segments where it may. */
+  segment: number;
+  message: string;
+}
+
+export interface NativeVerifyPage {
+  objects: number;
+  sizeBytes: number;
+  damaged: NativeDamage[];
+  /** Where the next page starts after; null where this was the last. */
+  next: Buffer | null;
 }
 
 /** An object being written by the daemon for a remote client. `seal` or `abort` ends it; both once only. */
@@ -105,9 +146,20 @@ export interface NativeDraft {
 /** A range of one version of an object, being read for a remote client. */
 export interface NativeReader {
   readonly info: NativeObjectInfo;
-  /** Fills `into` with the next bytes and returns how many there were: fewer at the end of the range, then 0. */
+  /** Whether any of it lies in files and so has to be read with `readAsync`. */
+  readonly inFiles: boolean;
+  /**
+   * Fills `into` with the next bytes and returns how many there were: fewer at the end of the range, then 0.
+   * CORRUPT at the end of a whole object that does not match its checksum.
+   */
   read(into: Uint8Array): number;
-  /** Lets go of the object's memory. */
+  /**
+   * The same for objects in files, some of which are read ahead; `into` must stay as it is until the promise settles.
+   * CORRUPT instead of the last bytes of an extent that does not match its checksum, SYSTEM where the file cannot be
+   * read.
+   */
+  readAsync(into: Uint8Array): Promise<number>;
+  /** Lets go of the object's memory. A `readAsync` that waits fails with CLOSED. */
   close(): void;
 }
 
@@ -118,6 +170,17 @@ export interface NativeEngine {
   /** What clients of the socket and the data door are told about the control plane. */
   setGrpcAddress(address: string): void;
   createNamespace(name: string, token: Uint8Array, limits: NamespaceLimits): void;
+  /**
+   * The namespace as an earlier engine on the same directories left it. `torn`: entries that did not hold and were
+   * left out. NOT_FOUND where nothing of it is left.
+   */
+  recoverNamespace(
+    name: string,
+    token: Uint8Array,
+    limits: NamespaceLimits,
+  ): { objects: number; torn: number };
+  /** Removes what earlier engines left and no namespace of this one took up. */
+  removeOrphans(): void;
   dropNamespace(name: string): void;
   namespaceStats(name: string): NativeNamespaceStats;
   stats(): NativeNodeStats;
@@ -136,7 +199,7 @@ export interface NativeEngine {
     toNamespace: string,
     to: Key,
     condition: NativeCondition,
-  ): NativeObjectInfo;
+  ): Promise<NativeObjectInfo>;
   list(
     namespace: string,
     prefix: Key,
@@ -144,6 +207,10 @@ export interface NativeEngine {
     limit: number,
   ): { objects: NativeListedObject[]; truncated: boolean };
   count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void;
+  /** Tells that an object is a map output of the shuffle `group`, with these R + 1 partition offsets. */
+  setPartitions(namespace: string, key: Key, group: string, offsets: Uint32Array | Float64Array): void;
+  /** Reads at most `limit` objects after the key `startAfter` again and compares them with their checksums. */
+  verifyObjects(namespace: string, startAfter: Key, limit: number): Promise<NativeVerifyPage>;
   /** Events arrive in batches on the event loop. Returns an id for `unwatch`. */
   watch(namespace: string, prefix: Key, onEvents: (events: NativeWatchEvent[]) => void): number;
   unwatch(namespace: string, id: number): void;
@@ -151,8 +218,9 @@ export interface NativeEngine {
 }
 
 /**
- * Bytes of a segment, opaque: kernels take it where they take a Uint8Array. It keeps the bytes mapped and in place
- * until it is released or collected. Unlike a view it costs the engine's collector nothing.
+ * Bytes of a segment, opaque: kernels take it where they take a Uint8Array. It keeps the bytes in place until it is
+ * released or collected. Unlike a view it costs the engine's collector nothing, unless the bytes were read from a file
+ * into memory of this process.
  */
 export interface NativeSpan {
   /** Bytes. */
@@ -246,6 +314,11 @@ export interface Addon {
   openSession(options: SessionOptions): Promise<unknown>;
   /** What this machine offers and what is built. */
   doctor(): Record<string, string | number | boolean>;
+  /**
+   * Locks the file, which must exist, and returns the descriptor that holds the lock; null where another process
+   * holds it. The lock goes with the descriptor, and so with the process.
+   */
+  lockFile(path: string): number | null;
 }
 
 let loaded: Addon | null | undefined;

@@ -8,6 +8,7 @@
 #include "binding/draft_handle.h"
 #include "binding/instance.h"
 #include "binding/reader_handle.h"
+#include "binding/scrub.h"
 #include "store/store.h"
 #include "transport/server.h"
 
@@ -67,6 +68,37 @@ class Watch {
   Deliver deliver_;
 };
 
+// A copy on a work thread: it may have to wait for files.
+class CopyWork final : public Napi::AsyncWorker {
+ public:
+  CopyWork(Napi::Env env, std::shared_ptr<Namespace> from_namespace, std::string from,
+           std::shared_ptr<Namespace> to_namespace, std::string to, Condition condition)
+      : AsyncWorker(env, "millrace:copy"), deferred_(env), from_namespace_(std::move(from_namespace)),
+        from_(std::move(from)), to_namespace_(std::move(to_namespace)), to_(std::move(to)), condition_(condition) {}
+  Napi::Promise start() {
+    Queue();
+    return deferred_.Promise();
+  }
+
+ protected:
+  void Execute() override { copied_ = from_namespace_->copy(from_, *to_namespace_, to_, condition_); }
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (copied_.ok()) deferred_.Resolve(from_info(Env(), *copied_));
+    else deferred_.Reject(to_error(Env(), copied_.status()).Value());
+  }
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  const std::shared_ptr<Namespace> from_namespace_;
+  const std::string from_;
+  const std::shared_ptr<Namespace> to_namespace_;
+  const std::string to_;
+  const Condition condition_;
+  Result<ObjectInfo> copied_{ObjectInfo()};
+};
+
 class Engine : public Napi::ObjectWrap<Engine> {
  public:
   static Napi::Function define(Napi::Env env);
@@ -77,6 +109,8 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value listen(const Napi::CallbackInfo& info);
   Napi::Value set_grpc_address(const Napi::CallbackInfo& info);
   Napi::Value create_namespace(const Napi::CallbackInfo& info);
+  Napi::Value recover_namespace(const Napi::CallbackInfo& info);
+  Napi::Value remove_orphans(const Napi::CallbackInfo& info);
   Napi::Value drop_namespace(const Napi::CallbackInfo& info);
   Napi::Value namespace_stats(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
@@ -87,15 +121,19 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value copy(const Napi::CallbackInfo& info);
   Napi::Value list(const Napi::CallbackInfo& info);
   Napi::Value count(const Napi::CallbackInfo& info);
+  Napi::Value set_partitions(const Napi::CallbackInfo& info);
+  Napi::Value verify_objects(const Napi::CallbackInfo& info);
   Napi::Value watch(const Napi::CallbackInfo& info);
   Napi::Value unwatch(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
+  static NamespaceOptions to_namespace_options(Napi::Value token, Napi::Value limits);
   std::shared_ptr<Namespace> namespace_of(Napi::Value name) const;
   void shut();
 
   std::unique_ptr<Store> store_;
   std::unique_ptr<Server> server_;
+  Scrubs scrubs_;
   struct Watched {
     std::shared_ptr<Namespace> ns;
     uint64_t id;  // of the namespace
@@ -110,12 +148,16 @@ Napi::Function Engine::define(Napi::Env env) {
       env, "Engine",
       {InstanceMethod<&Engine::listen>("listen"), InstanceMethod<&Engine::set_grpc_address>("setGrpcAddress"),
        InstanceMethod<&Engine::create_namespace>("createNamespace"),
+       InstanceMethod<&Engine::recover_namespace>("recoverNamespace"),
+       InstanceMethod<&Engine::remove_orphans>("removeOrphans"),
        InstanceMethod<&Engine::drop_namespace>("dropNamespace"),
        InstanceMethod<&Engine::namespace_stats>("namespaceStats"), InstanceMethod<&Engine::stats>("stats"),
        InstanceMethod<&Engine::head>("head"), InstanceMethod<&Engine::open>("open"),
        InstanceMethod<&Engine::begin>("begin"), InstanceMethod<&Engine::remove>("remove"),
        InstanceMethod<&Engine::copy>("copy"), InstanceMethod<&Engine::list>("list"),
-       InstanceMethod<&Engine::count>("count"), InstanceMethod<&Engine::watch>("watch"),
+       InstanceMethod<&Engine::count>("count"),
+       InstanceMethod<&Engine::set_partitions>("setPartitions"),
+       InstanceMethod<&Engine::verify_objects>("verifyObjects"), InstanceMethod<&Engine::watch>("watch"),
        InstanceMethod<&Engine::unwatch>("unwatch"), InstanceMethod<&Engine::close>("close")});
 }
 
@@ -140,11 +182,24 @@ Engine::Engine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Engine>(info) 
   if (threads < 1 || threads > 64) throw bad_argument(info.Env(), "ioThreads is 1 to 64");
   server.io_threads = static_cast<uint32_t>(threads);
   server.node_id = to_text(options.Get("nodeId"));
+  if (!options.Get("nvme").IsArray()) throw bad_argument(info.Env(), "nvme is a list of directories");
+  auto directories = options.Get("nvme").As<Napi::Array>();
+  for (uint32_t i = 0; i < directories.Length(); ++i) {
+    const Napi::Value directory = directories.Get(i);
+    if (!directory.IsObject()) throw bad_argument(info.Env(), "nvme is a list of directories");
+    store.nvme.directories.push_back({to_text(directory.ToObject().Get("path")), to_uint(directory.ToObject().Get("limitBytes"))});
+  }
+  store.keep = store.nvme.keep = options.Get("keep").ToBoolean().Value();
+  store.nvme.node_id = server.node_id;
+  if (options.Get("memoryDirectory").IsString()) store.dram.directory = to_text(options.Get("memoryDirectory"));
+  if (options.Get("hugeDirectory").IsString()) store.dram.huge_directory = to_text(options.Get("hugeDirectory"));
   store_ = std::make_unique<Store>(store);
+  check(info.Env(), store_->open());
   server_ = std::make_unique<Server>(*store_, std::move(server));
 }
 
 void Engine::shut() {
+  scrubs_.stop();
   if (server_) server_->stop();
   for (auto& [id, watched] : watches_) {
     watched.ns->unwatch(watched.id);
@@ -178,19 +233,43 @@ Napi::Value Engine::set_grpc_address(const Napi::CallbackInfo& info) {
   return info.Env().Null();
 }
 
-Napi::Value Engine::create_namespace(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  const ConstSpan token = to_bytes(info[1]);
+NamespaceOptions Engine::to_namespace_options(Napi::Value token_value, Napi::Value limits_value) {
+  const ConstSpan token = to_bytes(token_value);
   NamespaceOptions options;
-  if (token.bytes != options.token.size()) throw bad_argument(info.Env(), "a token has 16 bytes");
+  if (token.bytes != options.token.size()) throw bad_argument(token_value.Env(), "a token has 16 bytes");
   std::memcpy(options.token.data(), token.data, token.bytes);
-  if (!info[2].IsObject()) throw bad_argument(info.Env(), "limits are an object");
-  auto limits = info[2].As<Napi::Object>();
+  if (!limits_value.IsObject()) throw bad_argument(token_value.Env(), "limits are an object");
+  auto limits = limits_value.As<Napi::Object>();
   options.limit_bytes = to_uint(limits.Get("limitBytes"));
   options.dram_limit_bytes = to_uint(limits.Get("dramLimitBytes"));
   options.expected_bytes = to_uint(limits.Get("expectedBytes"));
   options.bandwidth_bytes_per_second = to_uint(limits.Get("bandwidthBytesPerSecond"));
-  check(info.Env(), store_->create(to_text(info[0]), options).status());
+  const std::string hint = to_text(limits.Get("hint"));
+  if (hint == "capacity") options.hint = Hint::kCapacity;
+  else if (hint == "latency") options.hint = Hint::kLatency;
+  else if (hint != "throughput") throw bad_argument(token_value.Env(), "hint is capacity, throughput or latency");
+  return options;
+}
+
+Napi::Value Engine::create_namespace(const Napi::CallbackInfo& info) {
+  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
+  check(info.Env(), store_->create(to_text(info[0]), to_namespace_options(info[1], info[2])).status());
+  return info.Env().Null();
+}
+
+Napi::Value Engine::recover_namespace(const Napi::CallbackInfo& info) {
+  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
+  auto recovered = store_->recover(to_text(info[0]), to_namespace_options(info[1], info[2]));
+  check(info.Env(), recovered.status());
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("objects", static_cast<double>(recovered->objects));
+  result.Set("torn", static_cast<double>(recovered->torn));
+  return result;
+}
+
+Napi::Value Engine::remove_orphans(const Napi::CallbackInfo& info) {
+  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
+  store_->remove_orphans();
   return info.Env().Null();
 }
 
@@ -215,6 +294,13 @@ Napi::Value Engine::namespace_stats(const Napi::CallbackInfo& info) {
   object.Set("segments", static_cast<double>(stats.segments));
   object.Set("sealedTotal", static_cast<double>(stats.sealed_total));
   object.Set("dramByteSeconds", stats.dram_byte_seconds);
+  object.Set("nvmeByteSeconds", stats.nvme_byte_seconds);
+  object.Set("dramBytes", static_cast<double>(stats.dram_bytes));
+  object.Set("nvmeBytes", static_cast<double>(stats.nvme_bytes));
+  object.Set("grantedBytes", static_cast<double>(stats.granted_bytes));
+  object.Set("demotedBytes", static_cast<double>(stats.demoted_bytes));
+  object.Set("promotedBytes", static_cast<double>(stats.promoted_bytes));
+  object.Set("cleanedBytes", static_cast<double>(stats.cleaned_bytes));
   Napi::Object traffic = Napi::Object::New(env);
   for (size_t door = 0; door < std::size(kDoorNames); ++door) {
     const Traffic seen = ns->traffic(static_cast<Door>(door));
@@ -238,6 +324,21 @@ Napi::Value Engine::stats(const Napi::CallbackInfo& info) {
   object.Set("hugePageBytes", static_cast<double>(dram.huge_bytes));
   object.Set("heldBytes", static_cast<double>(store_->held_bytes()));
   object.Set("sessions", static_cast<double>(server_->sessions()));
+  const NvmeTier::Stats nvme = store_->nvme_stats();
+  object.Set("nvmeLimitBytes", static_cast<double>(nvme.limit_bytes));
+  object.Set("nvmeUsedBytes", static_cast<double>(nvme.used_bytes));
+  object.Set("nvmeWrittenBytes", static_cast<double>(nvme.written_bytes));
+  Napi::Array directories = Napi::Array::New(info.Env(), nvme.directories.size());
+  for (size_t i = 0; i < nvme.directories.size(); ++i) {
+    Napi::Object one = Napi::Object::New(info.Env());
+    one.Set("path", nvme.directories[i].path);
+    one.Set("limitBytes", static_cast<double>(nvme.directories[i].limit_bytes));
+    one.Set("usedBytes", static_cast<double>(nvme.directories[i].used_bytes));
+    one.Set("fault", nvme.directories[i].fault);
+    directories.Set(static_cast<uint32_t>(i), one);
+  }
+  object.Set("nvmeDirectories", directories);
+  object.Set("fileBackend", store_->reader().backend() == FileBackend::kUring ? "uring" : "threads");
   return object;
 }
 
@@ -249,11 +350,13 @@ Napi::Value Engine::head(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Engine::open(const Napi::CallbackInfo& info) {
-  auto view = namespace_of(info[0])->get(to_key(info[1]), to_uint(info[2]), to_uint(info[3]));
+  auto ns = namespace_of(info[0]);
+  std::string key = to_key(info[1]);
+  auto view = ns->get(key, to_uint(info[2]), to_uint(info[3]));
   if (view.code() == Code::kNotFound) return info.Env().Null();
   check(info.Env(), view.status());
   Napi::Object handle = Instance::of(info.Env()).reader_class.New({});
-  ReaderHandle::Unwrap(handle)->open(std::move(*view));
+  ReaderHandle::Unwrap(handle)->open(std::move(ns), store_->reader(), std::move(*view), std::move(key));
   return handle;
 }
 
@@ -280,9 +383,9 @@ Napi::Value Engine::remove(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Engine::copy(const Napi::CallbackInfo& info) {
-  auto copied = namespace_of(info[0])->copy(to_key(info[1]), *namespace_of(info[2]), to_key(info[3]), to_condition(info[4]));
-  check(info.Env(), copied.status());
-  return from_info(info.Env(), *copied);
+  auto* work = new CopyWork(info.Env(), namespace_of(info[0]), to_key(info[1]), namespace_of(info[2]), to_key(info[3]),
+                            to_condition(info[4]));
+  return work->start();
 }
 
 Napi::Value Engine::list(const Napi::CallbackInfo& info) {
@@ -308,6 +411,32 @@ Napi::Value Engine::count(const Napi::CallbackInfo& info) {
   if (!door) throw bad_argument(info.Env(), "no such door");
   ns->count(*door, to_uint(info[2]), to_uint(info[3]), to_uint(info[4]));
   return info.Env().Null();
+}
+
+Napi::Value Engine::set_partitions(const Napi::CallbackInfo& info) {
+  auto ns = namespace_of(info[0]);
+  std::vector<uint64_t> offsets;
+  const auto type = info[3].IsTypedArray() ? info[3].As<Napi::TypedArray>().TypedArrayType() : napi_int8_array;
+  if (type == napi_uint32_array) {
+    const auto list = info[3].As<Napi::Uint32Array>();
+    offsets.assign(list.Data(), list.Data() + list.ElementLength());
+  } else if (type == napi_float64_array) {
+    const auto list = info[3].As<Napi::Float64Array>();
+    // Not a number and what is out of range become 0, which the store refuses in the middle of a list.
+    for (size_t i = 0; i < list.ElementLength(); ++i) {
+      offsets.push_back(list[i] >= 0 && list[i] < 9007199254740992.0 ? static_cast<uint64_t>(list[i]) : 0);
+    }
+  } else {
+    throw bad_argument(info.Env(), "offsets are a Uint32Array or a Float64Array");
+  }
+  check(info.Env(), ns->set_partitions(to_key(info[1]), to_text(info[2]), std::move(offsets)));
+  return info.Env().Null();
+}
+
+Napi::Value Engine::verify_objects(const Napi::CallbackInfo& info) {
+  auto ns = namespace_of(info[0]);
+  const auto limit = static_cast<uint32_t>(std::min<uint64_t>(to_uint(info[2]), limits::kListPageMax));
+  return scrubs_.start(info.Env(), *store_, std::move(ns), to_key(info[1]), limit);
 }
 
 Napi::Value Engine::watch(const Napi::CallbackInfo& info) {

@@ -29,6 +29,7 @@ void Session::close() {
   closed = true;
   tracked.clear();
   writers.clear();
+  held.clear();
   if (shm) shm->close();
   else if (channel) channel->stop();
   if (!shm && channel) channel->set_events(nullptr);
@@ -82,16 +83,32 @@ napi_value js_set_handlers(napi_env env, napi_callback_info info) {
 
 void cleanup_environment(void* data);
 
-// close(): views of segments become empty. Once only.
-napi_value js_close(napi_env env, napi_callback_info info) {
-  size_t count = 0;
-  Session* session = open_session_of(env, info, &count, nullptr);
-  if (session == nullptr) return nullptr;
-  session->detach_windows();
+void close_session(napi_env env, Session* session) {
+  if (session->closed) return;
   session->close();
   if (session->handlers != nullptr) napi_delete_reference(env, session->handlers);
   session->handlers = nullptr;
   napi_remove_env_cleanup_hook(env, cleanup_environment, session);
+}
+
+// release(): for a connection that was lost: lets go of all but the views that are out. Calls fail as it did.
+napi_value js_release(napi_env env, napi_callback_info info) {
+  size_t count = 0;
+  Session* session = open_session_of(env, info, &count, nullptr);
+  if (session == nullptr) return nullptr;
+  if (Status lost = session->channel->lost_status(); !lost.ok()) session->closed_why = std::move(lost);
+  close_session(env, session);
+  return nothing(env);
+}
+
+// close(): views of segments become empty.
+napi_value js_close(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  Session* session = static_cast<std::shared_ptr<Session>*>(data)->get();
+  session->detach_windows();
+  session->closed_why = Status(Code::kClosed, "the transport is closed");
+  close_session(env, session);
   return nothing(env);
 }
 
@@ -133,6 +150,7 @@ napi_value make_handle(napi_env env, const std::shared_ptr<Session>& session) {
   };
   add("setHandlers", js_set_handlers);
   add("expect", js_expect);
+  add("release", js_release);
   add("close", js_close);
   add_requests(add);
   if (session->shm) {

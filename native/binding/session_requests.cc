@@ -4,6 +4,7 @@
 
 #include "binding/convert.h"
 #include "binding/session_state.h"
+#include "binding/span.h"
 
 namespace millrace::binding {
 
@@ -13,6 +14,9 @@ using wire::Opcode;
 
 constexpr uint64_t kSlabBytesMax = 64 * KiB;
 constexpr uint64_t kSlabPayloadBytesMax = 4 * KiB;  // larger payloads get an ArrayBuffer of their own
+// Smaller payloads out of files are copied: the memory that they were read into may hold many of them, and would stay
+// with the last.
+constexpr uint64_t kCopiedReadBytesMax = 64 * KiB;
 
 napi_value make_error(napi_env env, const Status& status) {
   napi_value code, message, error;
@@ -22,7 +26,7 @@ napi_value make_error(napi_env env, const Status& status) {
   return error;
 }
 
-void free_payload(napi_env, void*, void* hint) { delete static_cast<PayloadBuffer*>(hint); }
+void free_payload(napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<void>*>(hint); }
 
 napi_value make_page(napi_env raw_env, const ListPage& page) {
   Napi::Env env(raw_env);
@@ -82,17 +86,47 @@ void Session::on_reply(uint64_t tag, ChannelReply& reply) {
         completion.numbers[2] = answer.crc32c;
         completion.numbers[3] = answer.sealed_unix_s;
         completion.payload_bytes = reply.payload.bytes;
-        completion.buffer = std::move(reply.buffer);
+        if (reply.buffer) {
+          auto buffer = std::make_shared<PayloadBuffer>(std::move(reply.buffer));
+          completion.data = buffer->data();
+          completion.keeper = std::move(buffer);
+        }
       }
     }
   }
   std::lock_guard lock(mutex);
-  if (completion.payload_bytes > 0 && !completion.buffer) {
+  if (completion.payload_bytes > 0 && completion.keeper == nullptr) {
     completion.small = true;
     completion.small_offset = arena.size();
     arena.insert(arena.end(), reply.payload.data, reply.payload.data + reply.payload.bytes);
   }
   done.push_back(std::move(completion));
+}
+
+void Session::on_read(double id, const ObjectInfo& info, bool span, Result<FileBytes> result) {
+  Completion completion{id, wire::Opcode::kGet, result.code()};
+  completion.span = span;
+  if (!result.ok()) {
+    completion.message = result.status().message();
+  } else {
+    completion.numbers[0] = static_cast<double>(info.size_bytes);
+    completion.numbers[1] = static_cast<double>(info.sequence);
+    completion.numbers[2] = info.crc32c;
+    completion.numbers[3] = info.sealed_unix_s;
+    completion.payload_bytes = result->bytes;
+    completion.small = !span && result->bytes <= kCopiedReadBytesMax;
+    if (!completion.small) {
+      completion.keeper = std::move(result->keeper);
+      completion.data = result->data;
+    }
+  }
+  std::lock_guard lock(mutex);
+  if (completion.small) {
+    completion.small_offset = arena.size();
+    arena.insert(arena.end(), result->data, result->data + result->bytes);
+  }
+  done.push_back(std::move(completion));
+  wake();
 }
 
 void Session::call_handler(Handler handler, size_t count, const napi_value* arguments) {
@@ -167,10 +201,13 @@ void Session::deliver() {
         napi_create_arraybuffer(env, item.payload_bytes, &data, &buffer);
         std::memcpy(data, bytes.data() + item.small_offset, item.payload_bytes);
         set_value(row, buffer);
-      } else if (item.buffer) {
-        auto* owner = new PayloadBuffer(std::move(item.buffer));
+      } else if (item.span) {
+        set_value(row, SpanHandle::create(env, std::move(item.keeper), {item.data, item.payload_bytes}, false,
+                                          SpanHandle::Memory::kOwn));
+      } else if (item.keeper) {
+        auto* owner = new std::shared_ptr<void>(std::move(item.keeper));
         napi_value buffer;
-        if (napi_create_external_arraybuffer(env, owner->data(), item.payload_bytes, free_payload, owner, &buffer) != napi_ok) {
+        if (napi_create_external_arraybuffer(env, item.data, item.payload_bytes, free_payload, owner, &buffer) != napi_ok) {
           // Above the engine's largest window, or external memory is not allowed here.
           delete owner;
           to[1] = static_cast<double>(Code::kUnsupported);
@@ -411,12 +448,13 @@ napi_value js_abort(napi_env env, napi_callback_info info) {
   return submit(env, session, Channel::Request{Opcode::kAbort, &body, sizeof(body)}, id);
 }
 
-// flush(): sends what the requests above have queued
+// flush(): sends what the requests above have queued, and sets off the reads of files
 napi_value js_flush(napi_env env, napi_callback_info info) {
   size_t count = 0;
   Session* session = open_session_of(env, info, &count, nullptr);
   if (session == nullptr) return nullptr;
   session->channel->flush();
+  if (session->shm) session->shm->start_reads();
   return nothing(env);
 }
 

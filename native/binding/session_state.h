@@ -43,7 +43,9 @@ struct Completion {
   size_t small_offset = 0;  // in the batch's arena
   uint64_t payload_bytes = 0;
   bool small = false;
-  PayloadBuffer buffer;
+  std::shared_ptr<void> keeper;  // of a payload that is not small
+  uint8_t* data = nullptr;
+  bool span = false;  // the payload goes to JavaScript as a span
   std::unique_ptr<ListPage> page;
 };
 
@@ -71,6 +73,7 @@ struct Session final : ShmClient::Waker, Channel::Sink, Channel::Events, std::en
   std::unique_ptr<ShmClient> shm;  // null over TCP
   ServerGreeting greeting;
   bool closed = false;
+  Status closed_why{Code::kClosed, "the transport is closed"};  // what calls fail with from then on
   napi_threadsafe_function tsfn = nullptr;
   bool referenced = false;  // the event loop waits for us
   uint64_t expected = 0;    // replies and acks that JavaScript waits for
@@ -93,6 +96,8 @@ struct Session final : ShmClient::Waker, Channel::Sink, Channel::Events, std::en
   uint32_t next_writer = 1;
   uint64_t next_grant_tag = 1;
   std::unordered_map<uint32_t, uint64_t> drafts;  // JavaScript's number -> the wire's
+  std::unordered_map<uint32_t, std::shared_ptr<HeldObject>> held;  // versions that are read piece by piece
+  uint32_t next_held = 1;
   std::vector<uint32_t> forgotten;
   std::unordered_map<Window*, std::unique_ptr<Window>> windows;
 
@@ -112,6 +117,8 @@ struct Session final : ShmClient::Waker, Channel::Sink, Channel::Events, std::en
   }
 
   void on_reply(uint64_t tag, ChannelReply& reply) override;
+  // The end of a read of files, from a thread of the reader's.
+  void on_read(double id, const ObjectInfo& info, bool span, Result<FileBytes> result);
   void on_segment_retired(uint32_t) override {}
   void on_namespace_dropped() override {}
   void on_lost(const Status& why) override {
@@ -167,7 +174,7 @@ inline Session* open_session_of(napi_env env, napi_callback_info info, size_t* c
   napi_get_cb_info(env, info, count, arguments, nullptr, &data);
   auto* session = static_cast<std::shared_ptr<Session>*>(data)->get();
   if (__builtin_expect(session->closed, 0)) {
-    throw_status(env, Status(Code::kClosed, "the transport is closed"));
+    throw_status(env, session->closed_why);
     return nullptr;
   }
   return session;

@@ -192,7 +192,7 @@ napi_value js_writer_end_part(napi_env env, napi_callback_info info) {
   } else {
     const uint32_t crc = part_crc(*writer, bytes, -1);
     uint64_t position;
-    shm.finish(writer->part, EntryKind::kPart, "", bytes, crc);
+    shm.finish(writer->part, EntryKind::kPart, writer->key, bytes, crc);
     pushed = shm.push(writer->part, &position);
     MILLRACE_ASSERT(pushed);
     writer->extents.push_back({writer->part.grant->segment->number, crc, writer->part.payload_offset, bytes});

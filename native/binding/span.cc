@@ -1,5 +1,7 @@
 #include "binding/span.h"
 
+#include <utility>
+
 #include "binding/instance.h"
 
 namespace millrace::binding {
@@ -9,12 +11,16 @@ Napi::Function SpanHandle::define(Napi::Env env) {
                      {InstanceAccessor<&SpanHandle::length>("length"), InstanceMethod<&SpanHandle::release>("release")});
 }
 
-Napi::Value SpanHandle::create(Napi::Env env, std::shared_ptr<Mapping> mapping, Span bytes, bool writable) {
+Napi::Value SpanHandle::create(Napi::Env env, std::shared_ptr<void> keeper, Span bytes, bool writable, Memory memory) {
   Napi::Object object = Instance::of(env).span_class.New({});
   SpanHandle* span = Unwrap(object);
-  span->mapping_ = std::move(mapping);
+  span->keeper_ = std::move(keeper);
   span->bytes_ = bytes;
   span->writable_ = writable;
+  if (memory == Memory::kOwn) {
+    span->counted_bytes_ = static_cast<int64_t>(bytes.bytes);
+    Napi::MemoryManagement::AdjustExternalMemory(env, span->counted_bytes_);
+  }
   return object;
 }
 
@@ -29,9 +35,14 @@ Napi::Value SpanHandle::length(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SpanHandle::release(const Napi::CallbackInfo& info) {
-  mapping_.reset();
-  bytes_ = {nullptr, 0};
+  let_go(info.Env());
   return info.Env().Null();
+}
+
+void SpanHandle::let_go(Napi::Env env) {
+  keeper_.reset();
+  bytes_ = {nullptr, 0};
+  if (counted_bytes_ != 0) Napi::MemoryManagement::AdjustExternalMemory(env, -std::exchange(counted_bytes_, 0));
 }
 
 }  // namespace millrace::binding

@@ -41,11 +41,18 @@ struct IndexHeader {
   std::atomic<uint64_t> directory;         //  72  file offset << 8 | depth
   std::atomic<uint32_t> closed;            //  80  1: the namespace is gone
   alignas(64) std::atomic<uint64_t> objects;  // 128
+  // Of the namespace, for who finds the file after its writer has died.
+  std::atomic<uint64_t> last_sequence;     // 136  the highest that was ever given out
+  std::atomic<uint64_t> sealed_total;      // 144
+  std::atomic<uint32_t> next_segment;      // 152  numbers below were given out
 };
 static_assert(offsetof(IndexHeader, generation) == 64);
 static_assert(offsetof(IndexHeader, directory) == 72);
 static_assert(offsetof(IndexHeader, closed) == 80);
 static_assert(offsetof(IndexHeader, objects) == 128);
+static_assert(offsetof(IndexHeader, last_sequence) == 136);
+static_assert(offsetof(IndexHeader, sealed_total) == 144);
+static_assert(offsetof(IndexHeader, next_segment) == 152);
 static_assert(sizeof(std::atomic<uint64_t>) == 8 && std::atomic<uint64_t>::is_always_lock_free);
 
 // What a slot word points to.

@@ -6,32 +6,44 @@
 
 namespace millrace {
 
-Result<std::unique_ptr<IndexWriter>> IndexWriter::create(HashOf hash_of) {
-  auto memory = SharedMemory::create_sparse("millrace-index", limits::kIndexBytesMax);
+Result<std::unique_ptr<IndexWriter>> IndexWriter::create(HashOf hash_of, const std::string& path, uint64_t objects_expected) {
+  auto memory = path.empty() ? SharedMemory::create_sparse("millrace-index", limits::kIndexBytesMax)
+                             : SharedMemory::create_sparse_file(path, limits::kIndexBytesMax);
   if (!memory.ok()) return memory.status();
   std::unique_ptr<IndexWriter> index(new IndexWriter);
   index->hash_of_ = std::move(hash_of);
   index->memory_ = *memory;
   index->view_ = IndexView(index->memory_->data());
 #ifdef F_SEAL_FUTURE_WRITE
-  // Our mapping stays writable; no other can be made from any descriptor of the file.
-  fcntl(index->memory_->fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
+  // Our mapping stays writable; no other can be made from any descriptor of the file. One with a name takes no
+  // seals: there clients are kept from writing by being handed a read-only descriptor, and other users by its mode.
+  if (path.empty()) fcntl(index->memory_->fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
 #endif
+  if (!path.empty()) {
+    if (Status full = index->memory_->take(0, kIndexHeaderBytes); !full.ok()) return full;
+  }
   IndexHeader& header = index->header();
   header.magic = kIndexMagic;
   header.version = kIndexVersion;
-  auto table = std::make_shared<Table>();
-  MILLRACE_ASSERT(index->allocate(4096, &index->directory_page_));
-  MILLRACE_ASSERT(index->allocate_table(&table->page));
-  index->tables_.resize(1);
-  index->publish(0, std::move(table));
-  header.directory.store(uint64_t{index->directory_page_} * 4096 << 8, std::memory_order_release);
+  // So deep that tables are two thirds full: keys spread so evenly that none will have to be split.
+  while (index->depth_ < kDepthMax && (kTableSlots * 2 / 3 << index->depth_) < objects_expected) ++index->depth_;
+  const uint64_t slots = uint64_t{1} << index->depth_;
+  const Status full(Code::kResourceExhausted, "no room for the index of the namespace");
+  if (!index->allocate(slots * 4, &index->directory_page_)) return full;
+  index->tables_.resize(slots);
+  for (uint64_t i = 0; i < slots; ++i) {
+    auto table = std::make_shared<Table>(Table{.depth = index->depth_});
+    if (!index->allocate_table(&table->page)) return full;
+    index->publish(i, std::move(table));
+  }
+  header.directory.store(uint64_t{index->directory_page_} * 4096 << 8 | index->depth_, std::memory_order_release);
   return index;
 }
 
 bool IndexWriter::allocate(uint64_t bytes, uint32_t* page) {
   bytes = align_up(bytes, 4096);
   if (used_bytes_ + bytes > limits::kIndexBytesMax) return false;
+  if (!memory_->path().empty() && !memory_->take(used_bytes_, bytes).ok()) return false;
   *page = static_cast<uint32_t>(used_bytes_ / 4096);
   used_bytes_ += bytes;
   return true;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "index/index_view.h"
@@ -15,7 +16,9 @@ class IndexWriter {
  public:
   // `hash_of` gives the hash of the key of a sealed entry: tables are split by it.
   using HashOf = std::function<uint64_t(SlotRef)>;
-  static Result<std::unique_ptr<IndexWriter>> create(HashOf hash_of);
+  // The file has a name where there is a `path`. With `objects_expected` it begins large enough for so many keys.
+  static Result<std::unique_ptr<IndexWriter>> create(HashOf hash_of, const std::string& path = {},
+                                                     uint64_t objects_expected = 0);
 
   const IndexView& view() const { return view_; }
   int fd() const { return memory_->fd(); }
@@ -33,6 +36,17 @@ class IndexWriter {
 
   // Every entry, in no order.
   void for_each(const std::function<void(SlotRef)>& visit) const;
+
+  // Where the namespace stands, for who finds the file after this process has died.
+  void note(uint64_t last_sequence, uint64_t sealed_total, uint32_t next_segment) {
+    header().last_sequence.store(last_sequence, std::memory_order_relaxed);
+    header().sealed_total.store(sealed_total, std::memory_order_relaxed);
+    header().next_segment.store(next_segment, std::memory_order_relaxed);
+  }
+
+  // Of a file with a name.
+  Status rename_to(const std::string& path) { return memory_->rename_to(path); }
+  void keep() { memory_->keep(); }
 
   void close() { header().closed.store(1, std::memory_order_release); }
 

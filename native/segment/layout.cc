@@ -79,7 +79,7 @@ Result<Entry> read_entry(const uint8_t* segment, uint64_t segment_bytes, uint64_
     return corrupt("unknown kind", entry_offset);
   }
   const bool part = fields.kind == static_cast<uint8_t>(EntryKind::kPart);
-  if (fields.key_bytes > limits::kKeyBytesMax || (fields.key_bytes == 0) != part) {
+  if (fields.key_bytes > limits::kKeyBytesMax || (fields.key_bytes == 0 && !part)) {
     return corrupt("bad key length", entry_offset);
   }
   if (fields.payload_bytes > segment_bytes) return corrupt("payload longer than its segment", entry_offset);

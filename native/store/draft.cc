@@ -37,13 +37,20 @@ void Draft::abort() {
   Namespace::Impl& in = *owner_->impl_;
   {
     std::lock_guard lock(in.mutex);
-    for (Part& part : parts_) {
-      --part.segment->drafts;
-      in.retire_if_dead(part.segment);
-    }
-    parts_.clear();
+    in.drop_parts(*this);
   }
   owner_.reset();
+}
+
+// Lets go of what the draft has taken: none of it became an entry.
+void Namespace::Impl::drop_parts(Draft& draft) {
+  // Last first, so that what nothing was written behind is room again.
+  for (auto part = draft.parts_.rbegin(); part != draft.parts_.rend(); ++part) {
+    part->segment->leave_out(part->entry_offset, align_up(part->payload_offset + part->capacity_bytes, limits::kEntryAlignment));
+    --part->segment->drafts;
+  }
+  for (Draft::Part& part : draft.parts_) retire_if_dead(part.segment);
+  draft.parts_.clear();
 }
 
 // Takes room for a part of `capacity` bytes in the daemon's segment. The payload starts where it would with
@@ -165,9 +172,12 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
 
   std::unique_lock lock(in.mutex);
   auto finish = [&](Result<ObjectInfo> result) {
-    for (Draft::Part& part : draft.parts_) --part.segment->drafts;
-    for (Draft::Part& part : draft.parts_) in.retire_if_dead(part.segment);
-    draft.parts_.clear();
+    if (result.ok()) {
+      for (Draft::Part& part : draft.parts_) --part.segment->drafts;
+      draft.parts_.clear();
+    } else {
+      in.drop_parts(draft);
+    }
     lock.unlock();
     draft.owner_.reset();
     return result;
@@ -179,10 +189,10 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   }
   {
     // What the draft did not use goes back where nothing was written behind it.
-    const Draft::Part& part = draft.parts_.back();
-    Segment& segment = *part.segment;
-    const uint64_t taken_end = align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment);
-    if (segment.write_end == taken_end) segment.write_end = align_up(part.payload_offset + part.bytes, limits::kEntryAlignment);
+    Draft::Part& part = draft.parts_.back();
+    part.segment->leave_out(align_up(part.payload_offset + part.bytes, limits::kEntryAlignment),
+                            align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment));
+    part.capacity_bytes = part.bytes;
   }
   if (draft.parts_.size() == 1) {
     Draft::Part& part = draft.parts_[0];
@@ -202,7 +212,7 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   std::memcpy(payload, &header, sizeof(header));
   for (size_t i = 0; i < parts; ++i) {
     const Draft::Part& part = draft.parts_[i];
-    write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kPart, {}, part.bytes, part.crc,
+    write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kPart, draft.key_, part.bytes, part.crc,
                        part.payload_offset - part.entry_offset);
     const ManifestExtent extent{part.segment->number, part.crc, part.payload_offset, part.bytes};
     std::memcpy(payload + sizeof(header) + i * sizeof(extent), &extent, sizeof(extent));
@@ -216,7 +226,6 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
       auto entry = in.entry_at({part.segment->number, part.entry_offset});
       if (entry.ok()) in.seal_part(*part.segment, part.entry_offset, *entry);
     }
-    // The manifest is the newest: recovery takes it only where its parts are sealed.
   }
   return finish(std::move(info));
 }

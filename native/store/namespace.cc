@@ -1,10 +1,12 @@
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/crc32c.h"
 #include "base/hash.h"
 #include "store/namespace_impl.h"
+#include "store/view_reader.h"
 
 namespace millrace {
 
@@ -49,7 +51,7 @@ Status Namespace::Impl::gone() const {
 // Bounds are checked on every look: a client that holds the segment as its grant may have changed the header.
 std::string_view Namespace::Impl::key_of(SlotRef ref) const {
   const auto segment = ref.segment < segments.size() ? segments[ref.segment].get() : nullptr;
-  if (segment == nullptr || ref.entry_offset + sizeof(EntryHeader) > segment->bytes()) return {};
+  if (segment == nullptr || !segment->memory || ref.entry_offset + sizeof(EntryHeader) > segment->bytes()) return {};
   const uint8_t* at = segment->data() + ref.entry_offset;
   uint16_t key_bytes;
   std::memcpy(&key_bytes, at + offsetof(EntryHeader, key_bytes), sizeof(key_bytes));
@@ -61,7 +63,9 @@ bool Namespace::Impl::key_equals(SlotRef ref, std::string_view key) const { retu
 
 Result<Entry> Namespace::Impl::entry_at(SlotRef ref, bool verify_header) const {
   const auto segment = ref.segment < segments.size() ? segments[ref.segment].get() : nullptr;
-  if (segment == nullptr) return Status(Code::kCorrupt, "segment " + std::to_string(ref.segment) + " is not of this namespace");
+  if (segment == nullptr || !segment->memory) {
+    return Status(Code::kCorrupt, "segment " + std::to_string(ref.segment) + " is not of this namespace");
+  }
   auto entry = read_entry(segment->data(), segment->bytes(), ref.entry_offset, verify_header);
   if (!entry.ok()) {
     return Status(entry.code(), "segment " + std::to_string(ref.segment) + ": " + entry.status().message());
@@ -113,10 +117,11 @@ Status Namespace::Impl::check_condition(std::string_view key, const Condition& c
   return Status();
 }
 
-void Namespace::Impl::release(SlotRef ref) {
+void Namespace::Impl::release(SlotRef ref, bool moved) {
   auto segment = segment_at(ref.segment);
   auto entry = entry_at(ref);
   if (!segment || !entry.ok()) return;  // spoilt by its own client: nothing to account
+  if (!moved && !partitions.empty()) partitions.erase(std::string(entry->key));
   auto forget = [this](const std::shared_ptr<Segment>& of, uint64_t bytes) {
     of->live_bytes -= std::min(of->live_bytes, bytes);
     retire_if_dead(of);
@@ -148,6 +153,7 @@ Result<ObjectInfo> Namespace::Impl::publish(Segment& segment, uint64_t entry_off
   header->sequence = info->sequence = last_sequence + 1;
   header->sealed_unix_s = info->sealed_unix_s = unix_s();
   header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  index->note(last_sequence + 1, sealed_total + 1, static_cast<uint32_t>(segments.size()));
   auto before = index->put(hash_key(key), ref, [&](SlotRef other) { return key_equals(other, key); });
   if (!before.ok()) {
     header->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
@@ -190,6 +196,7 @@ Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_
 Status Namespace::get(std::string_view key, uint64_t offset, uint64_t length, ObjectView* view) {
   view->spans.clear();
   view->segments.clear();
+  view->places.clear();
   if (Status bad = check_key(key); !bad.ok()) return bad;
   std::lock_guard lock(impl_->mutex);
   if (impl_->dropped) return impl_->gone();
@@ -227,12 +234,20 @@ Status Namespace::get(std::string_view key, uint64_t offset, uint64_t length, Ob
                                         std::to_string(extent.segment));
     }
     const uint64_t bytes = std::min(length, extent.bytes - offset);
-    view->spans.push_back({part->data() + extent.offset + offset, bytes});
+    if (part->file) {
+      view->places.resize(view->spans.size());
+      view->places.push_back({part->file, extent.offset + offset, extent.segment, extent.bytes, extent.crc});
+    }
+    view->spans.push_back({part->file ? nullptr : part->data() + extent.offset + offset, bytes});
     view->segments.push_back(std::move(part));
     length -= bytes;
     offset = 0;
   }
   if (length > 0) return Status(Code::kCorrupt, "the manifest of the object under '" + std::string(key) + "' has changed");
+  if (view->in_files()) {
+    view->places.resize(view->spans.size());
+    impl_->note_file_read(key);
+  }
   return Status();
 }
 
@@ -274,10 +289,19 @@ Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespac
   if (!view.ok()) return view.status();
   auto draft = to_namespace.begin(to);
   if (!draft.ok()) return draft.status();
+  draft->expect(view->info.size_bytes);
+  const uint32_t crc = view->info.crc32c;
+  if (view->in_files()) {
+    const auto append = [&](ConstSpan bytes) { return draft->append(bytes); };
+    if (Status failed = read_all(impl_->node->reader, std::move(*view), from, append); !failed.ok()) return failed;
+    return to_namespace.commit(std::move(*draft), condition, nullptr, crc);
+  }
   for (const ConstSpan& span : view->spans) {
     if (Status failed = draft->append(span); !failed.ok()) return failed;
   }
-  return to_namespace.commit(std::move(*draft), condition, nullptr, view->info.crc32c);
+  auto copied = to_namespace.commit(std::move(*draft), condition, nullptr, crc);
+  if (copied.code() == Code::kChecksumMismatch) return damaged(*view, from);
+  return copied;
 }
 
 // --- same-host sessions
@@ -331,7 +355,7 @@ Result<Grant> Namespace::reserve(SessionId session, uint64_t bytes) {
   auto segment = in.writable_segment(std::max<uint64_t>(bytes, 1), wanted);
   if (!segment.ok()) return segment.status();
   wanted = std::min(wanted * 2, limits::kSegmentBytesDefault);
-  (*segment)->writer = session;
+  (*segment)->begin_grant(session);
   (*segment)->hold(session);
   found->second.granted.push_back((*segment)->number);
   return Grant{(*segment)->number, (*segment)->write_end, (*segment)->bytes(), (*segment)->memory};
@@ -351,6 +375,7 @@ void Namespace::give_back(SessionId session, uint32_t number) {
 void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry) {
   auto* header = reinterpret_cast<EntryHeader*>(segment.data() + entry_offset);
   header->sequence = ++last_sequence;
+  index->note(last_sequence, sealed_total, static_cast<uint32_t>(segments.size()));
   header->sealed_unix_s = unix_s();
   header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
   segment.live_bytes += entry.payload_bytes;
@@ -454,7 +479,7 @@ Result<Namespace::OpenSegment> Namespace::open_segment(SessionId session, uint32
     return Status(Code::kNotFound, "segment " + std::to_string(number) + " is not, or no longer, of this namespace");
   }
   segment->hold(session);
-  return OpenSegment{segment->memory, segment->bytes()};
+  return OpenSegment{segment->memory, segment->file, segment->bytes()};
 }
 
 void Namespace::confirm_unmapped(SessionId session, uint32_t number) {
@@ -474,6 +499,42 @@ void Namespace::confirm_unmapped(SessionId session, uint32_t number) {
 int Namespace::index_fd() const { return impl_->index->fd(); }
 uint64_t Namespace::index_map_bytes() const { return limits::kIndexBytesMax; }
 
+// An object that is read from its file again within a minute is wanted in memory.
+void Namespace::Impl::note_file_read(std::string_view key) {
+  constexpr auto kWithin = std::chrono::seconds(60);
+  constexpr uint32_t kReadsWorthPromoting = 2;
+  const auto now = Clock::now();
+  if (reads.size() >= kReadsNotedMax) reads.clear();
+  Reads& seen = reads[std::string(key)];
+  if (seen.count == 0 || now - seen.since > kWithin) seen = {0, now};
+  if (++seen.count != kReadsWorthPromoting) return;
+  to_promote.emplace_back(key);
+  if (node->wake_mover) node->wake_mover();
+}
+
+void Namespace::note_read(std::string_view key) {
+  if (!check_key(key).ok()) return;
+  std::lock_guard lock(impl_->mutex);
+  if (!impl_->dropped) impl_->note_file_read(key);
+}
+
+Status Namespace::set_partitions(std::string_view key, std::string_view group, std::vector<uint64_t> offsets) {
+  if (Status bad = check_key(key); !bad.ok()) return bad;
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->dropped) return impl_->gone();
+  const auto ref = impl_->find(key);
+  if (!ref) return not_found(key);
+  auto info = impl_->info_of(*ref);
+  if (!info.ok()) return info.status();
+  if (offsets.size() < 2 || offsets.size() > limits::kPartitionsMax + 1 || offsets.front() != 0 ||
+      offsets.back() != info->size_bytes || !std::is_sorted(offsets.begin(), offsets.end())) {
+    return Status(Code::kInvalidArgument, "partitions of an object begin at 0, ascend and end with it");
+  }
+  if (!impl_->node->nvme.enabled()) return Status();  // nobody would ask
+  impl_->partitions.insert_or_assign(std::string(key), Impl::Partitions{std::string(group), std::move(offsets)});
+  return Status();
+}
+
 // --- accounting and watching
 
 void Namespace::count(Door door, uint64_t bytes_in, uint64_t bytes_out, uint64_t operations) {
@@ -491,11 +552,17 @@ Traffic Namespace::traffic(Door door) const {
 NamespaceStats Namespace::stats() {
   Impl& in = *impl_;
   std::lock_guard lock(in.mutex);
-  in.account_segments(0);
+  in.account_segments(0, 0);
   NamespaceStats stats{};
   stats.objects = in.index->view().objects();
   stats.size_bytes = in.object_bytes;
-  stats.segment_bytes = in.segment_bytes;
+  stats.segment_bytes = in.dram_bytes + in.nvme_bytes;
+  stats.dram_bytes = in.dram_bytes;
+  stats.nvme_bytes = in.nvme_bytes;
+  stats.nvme_byte_seconds = in.nvme_byte_seconds;
+  stats.demoted_bytes = in.demoted_bytes;
+  stats.promoted_bytes = in.promoted_bytes;
+  stats.cleaned_bytes = in.cleaned_bytes;
   stats.index_bytes = in.index->bytes();
   stats.peak_bytes = in.peak_bytes;
   stats.sealed_total = in.sealed_total;
@@ -503,6 +570,7 @@ NamespaceStats Namespace::stats() {
   for (const auto& segment : in.segments) {
     if (!segment) continue;
     ++stats.segments;
+    if (segment->memory && segment->writer != kNobody) stats.granted_bytes += segment->room();
     const uint64_t taken = segment->write_end - kSegmentHeaderBytes;
     stats.dead_bytes += taken - std::min(taken, segment->live_bytes);
   }

@@ -1,5 +1,6 @@
 // The inside of a namespace. Private to store/.
 #pragma once
+#include <bit>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -22,18 +23,50 @@ using Clock = std::chrono::steady_clock;
 
 // What all namespaces of a node share. Outlives them: each holds it.
 struct NodeShared {
-  explicit NodeShared(Store::Options options) : options(options), tier(options.dram) {}
+  explicit NodeShared(Store::Options options) : options(options), tier(options.dram), nvme(options.nvme) {}
   const Store::Options options;
   DramTier tier;
+  NvmeTier nvme;
+  FileReader reader;
   Recycler recycler;
   std::atomic<Store::Listener*> listener{nullptr};
   std::atomic<uint64_t> next_session{1};
+  std::atomic<uint64_t> short_bytes{0};     // that a writer was refused for want of memory; the mover makes room for it
+  std::atomic<double> high_watermark{options.high_watermark};
+  std::atomic<double> low_watermark{options.low_watermark};
+  std::atomic<uint64_t> retiring_bytes{0};  // memory of retired segments that wait for their holders
   // Frees what dropped namespaces still hold and nobody uses. Set by the store.
   std::function<void()> reclaim;
+  // Wakes the mover: memory is short, or an object in a file was read again. Set by the store.
+  std::function<void()> wake_mover;
+
+  // Memory of `dram` in use that will not come free by itself.
+  uint64_t dram_in_use() const {
+    const uint64_t used = tier.stats().used_bytes;
+    return used - std::min(used, recycler.bytes() + retiring_bytes.load());
+  }
+  // Segments stay small against the tier, so that what is granted ahead never is most of it.
+  uint64_t segment_share() const {
+    return std::max(std::bit_floor(options.dram.limit_bytes / 16), limits::kSegmentBytesMin);
+  }
+  // What writers may take of `dram`: where there is a tier below, the way down needs some room of its own.
+  uint64_t dram_for_writers() const {
+    const uint64_t limit = options.dram.limit_bytes;
+    return nvme.enabled() ? limit - std::max(limit / 32, 2 * limits::kSegmentBytesMin) : limit;
+  }
 };
+
+// Who asks for memory. Writers leave the reserve alone that relocation lives on; what the way down needs for itself
+// may go over the namespace's limits, since it brings them down.
+enum class RoomFor { kWriters, kCleaning, kDemotion };
 
 struct Namespace::Impl {
   Impl(std::shared_ptr<NodeShared> node, uint64_t id, std::string name, NamespaceOptions options);
+
+  ~Impl();
+
+  // Files with names stay when this ends (lock held).
+  void keep_files();
 
   // What every call on a dropped namespace fails with.
   Status gone() const;
@@ -45,8 +78,12 @@ struct Namespace::Impl {
   // A segment with `bytes` of contiguous room that nobody writes to; where there is none a new one, of
   // `bytes_wanted` if there is room for that.
   Result<std::shared_ptr<Segment>> writable_segment(uint64_t bytes, uint64_t bytes_wanted);
-  Result<std::shared_ptr<Segment>> new_segment(uint64_t bytes, uint64_t bytes_wanted);
-  Result<std::shared_ptr<SharedMemory>> new_memory(uint64_t bytes_min, uint64_t bytes_wanted);
+  Result<std::shared_ptr<Segment>> new_segment(uint64_t bytes, uint64_t bytes_wanted, RoomFor purpose = RoomFor::kWriters);
+  Result<std::shared_ptr<SharedMemory>> new_memory(uint64_t bytes_min, uint64_t bytes_wanted, RoomFor purpose);
+  // OK, or RESOURCE_EXHAUSTED: `bytes` more would go over a limit of the namespace.
+  Status check_limits(uint64_t bytes);
+  // What takes the memory of this namespace, in words.
+  std::string what_holds() const;
   void offer(const std::shared_ptr<Segment>& segment);  // nobody's any more: others may write to its rest
   void retire_if_dead(const std::shared_ptr<Segment>& segment);
   // Frees what is retired and held by nobody. Whether memory came free.
@@ -65,10 +102,16 @@ struct Namespace::Impl {
   // Makes the entry visible under its key and lets go of what was there.
   Result<ObjectInfo> publish(Segment& segment, uint64_t entry_offset, const Entry& entry, std::string_view key);
   Result<ObjectInfo> publish_own(Segment& segment, uint64_t entry_offset, std::string_view key);
-  void release(SlotRef ref);
+  // Lets go of the entry's bytes. `moved`: the object lives on elsewhere, and so does what is known of its key.
+  void release(SlotRef ref, bool moved = false);
   Result<ObjectInfo> seal_entry(SessionId session, const Namespace::SealRecord& record, const Condition& condition);
   void seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry);
   Status take_part(Draft& draft, uint64_t capacity_bytes);
+  void drop_parts(Draft& draft);
+
+  // --- relocation (lock held; see relocate.h)
+  // A segment in memory with room for an entry of `bytes`, for what relocation writes; `own`: of its own.
+  Result<std::shared_ptr<Segment>> relocation_segment(uint64_t bytes, bool kept, bool own);
 
   // --- listing (lock held)
   void note_change(SlotRef ref, bool put) {
@@ -79,7 +122,11 @@ struct Namespace::Impl {
   void settle_order();
 
   // --- accounting (lock held)
-  void account_segments(int64_t bytes);
+  void account_segments(int64_t dram_delta, int64_t nvme_delta);
+  void account(const Segment& segment, int64_t sign) {
+    const int64_t bytes = sign * static_cast<int64_t>(segment.bytes());
+    account_segments(segment.memory ? bytes : 0, segment.memory ? 0 : bytes);
+  }
   void tell_watchers(bool deleted, std::string_view key, const ObjectInfo& info);
 
   Namespace* face = nullptr;  // whose inside this is
@@ -90,6 +137,7 @@ struct Namespace::Impl {
 
   mutable std::mutex mutex;
   bool dropped = false;
+  bool files_kept = false;
   std::unique_ptr<IndexWriter> index;
   uint64_t last_sequence = 0;
   uint64_t sealed_total = 0;
@@ -97,9 +145,16 @@ struct Namespace::Impl {
 
   std::vector<std::shared_ptr<Segment>> segments;  // by number; null: retired
   std::vector<std::shared_ptr<Segment>> open;      // with room and without a writer
-  std::shared_ptr<Segment> house;                  // the daemon's own
+  std::shared_ptr<Segment> house;                  // the daemon's own, for remote writers
+  std::shared_ptr<Segment> keep;                   // relocation's, for what has to stay in memory
+  std::shared_ptr<Segment> moved;                  // and for what may go down again
+  uint64_t relocation_wanted_bytes = limits::kSegmentBytesMin;
   uint64_t house_wanted_bytes = limits::kSegmentBytesMin;  // grows with what is written
-  uint64_t segment_bytes = 0;   // retiring ones included
+  uint64_t dram_bytes = 0;      // of segments in memory, retiring ones included
+  uint64_t nvme_bytes = 0;      // of segments in files
+  double nvme_byte_seconds = 0;
+  uint64_t short_bytes = 0;     // that a writer was refused for the namespace's dram limit
+  uint64_t demoted_bytes = 0, promoted_bytes = 0, cleaned_bytes = 0;
   uint64_t peak_bytes = 0;
   double byte_seconds = 0;
   Clock::time_point accounted_at = Clock::now();
@@ -121,6 +176,23 @@ struct Namespace::Impl {
     std::map<PartKey, uint64_t> loose_parts;  // sealed parts that no manifest lists yet: their payload bytes
   };
   std::unordered_map<SessionId, Session> sessions;
+
+  // Objects that are made of partitions, for relocation to put those of one partition side by side.
+  struct Partitions {
+    std::string group;              // the shuffle
+    std::vector<uint64_t> offsets;  // of the partitions in the object, and its end
+  };
+  std::unordered_map<std::string, Partitions> partitions;
+
+  // Reads of objects in files, to tell what is worth promoting. Forgotten as a whole when it grows too large.
+  static constexpr size_t kReadsNotedMax = 65536;
+  struct Reads {
+    uint32_t count = 0;
+    Clock::time_point since;
+  };
+  std::unordered_map<std::string, Reads> reads;
+  std::vector<std::string> to_promote;
+  void note_file_read(std::string_view key);
 
   // So many changes are noted before they are worked in: a put then costs an append, not a search.
   static constexpr size_t kOrderLogMax = 4096;

@@ -1,6 +1,7 @@
 // Memory of freed segments, kept for its own namespace: touched pages are dear. Given up at once when the tier
 // is short. Memory never moves from one namespace to another here.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -22,6 +23,7 @@ class Recycler {
     Kept& kept = kept_[owner];
     if (kept.bytes + memory->bytes() > kKeptBytesMax) return false;
     kept.bytes += memory->bytes();
+    bytes_ += memory->bytes();
     kept.memory.push_back(std::move(memory));
     return true;
   }
@@ -37,6 +39,7 @@ class Recycler {
       auto memory = std::move(*it);
       list.erase(it);
       found->second.bytes -= memory->bytes();
+      bytes_ -= memory->bytes();
       return memory;
     }
     return nullptr;
@@ -48,8 +51,12 @@ class Recycler {
     auto found = kept_.find(owner);
     if (found == kept_.end()) return;
     gone = std::move(found->second);
+    bytes_ -= gone.bytes;
     kept_.erase(found);
   }
+
+  // What is kept in all.
+  uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
   // Gives everything back to the kernel. Whether there was anything.
   bool clear() {
@@ -57,6 +64,7 @@ class Recycler {
     {
       std::lock_guard lock(mutex_);
       gone.swap(kept_);
+      bytes_ = 0;
     }
     return !gone.empty();
   }
@@ -67,6 +75,7 @@ class Recycler {
     std::vector<std::shared_ptr<SharedMemory>> memory;
   };
   std::mutex mutex_;
+  std::atomic<uint64_t> bytes_{0};
   std::map<uint64_t, Kept> kept_;
 };
 

@@ -1,5 +1,7 @@
 // How a namespace gets, offers, retires and recycles its segments.
 #include <bit>
+#include <filesystem>
+#include <system_error>
 
 #include "store/namespace_impl.h"
 
@@ -20,21 +22,83 @@ uint64_t unix_ms() {
 
 }  // namespace
 
-Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes_min, uint64_t bytes_wanted) {
-  const bool dram_first = options.dram_limit_bytes != 0 &&
-                          (options.limit_bytes == 0 || options.dram_limit_bytes < options.limit_bytes);
-  const uint64_t limit = dram_first ? options.dram_limit_bytes : options.limit_bytes;
-  const uint64_t room = limit == 0 ? ~uint64_t{0} : limit - std::min(limit, segment_bytes);
-  // What is kept does not count against the limit until it is a segment again.
-  if (auto memory = node->recycler.take(id, bytes_min, std::min(std::max(bytes_wanted, bytes_min), room))) return memory;
+// The folders go when the last segment has: clients may hold some for as long as they like.
+Namespace::Impl::~Impl() {
+  const bool kept = files_kept;
+  segments.clear();
+  retiring.clear();
+  open.clear();
+  house.reset();
+  keep.reset();
+  moved.reset();
+  index.reset();
+  if (kept) return;
+  const std::string folder = token_hex(options.token);
+  for (const std::string& path : node->tier.folders(folder)) {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  if (node->nvme.enabled()) node->nvme.remove_folder(folder);
+}
+
+void Namespace::Impl::keep_files() {
+  files_kept = true;
+  index->keep();
+  for (const auto& segment : segments) {
+    if (!segment) continue;
+    if (segment->memory) segment->memory->keep();
+    if (segment->file) segment->file->keep();
+  }
+}
+
+std::string Namespace::Impl::what_holds() const {
+  uint64_t granted = 0, live = 0, dead = 0, retired = 0;
+  for (const auto& segment : segments) {
+    if (!segment || !segment->memory) continue;
+    const uint64_t taken = segment->write_end - kSegmentHeaderBytes;
+    live += segment->live_bytes;
+    dead += taken - std::min(taken, segment->live_bytes);
+    if (segment->writer != kNobody) granted += segment->room();
+  }
+  for (const auto& waiting : retiring) retired += waiting.segment->memory ? waiting.segment->bytes() : 0;
+  return "of its memory " + std::to_string(live) + " bytes are live objects, " + std::to_string(dead) + " dead, " +
+         std::to_string(granted) + " granted to writers, " + std::to_string(retired) + " still mapped by clients; " +
+         std::to_string(nvme_bytes) + " bytes are on nvme";
+}
+
+Status Namespace::Impl::check_limits(uint64_t bytes) {
+  for (const auto& [what, taken, limit] : {std::tuple("dram limit", dram_bytes, options.dram_limit_bytes),
+                                           std::tuple("limit", dram_bytes + nvme_bytes, options.limit_bytes)}) {
+    if (limit == 0 || taken + bytes <= limit) continue;
+    if (limit == options.dram_limit_bytes && bytes <= limit) short_bytes = bytes;
+    return Status(Code::kResourceExhausted, "namespace '" + name + "' is at its " + what + ": " + std::to_string(taken) +
+                                                " of " + std::to_string(limit) + " bytes are taken, " +
+                                                std::to_string(bytes) + " more were asked for; " + what_holds());
+  }
+  return Status();
+}
+
+Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes_min, uint64_t bytes_wanted,
+                                                                  RoomFor purpose) {
+  const bool writers = purpose == RoomFor::kWriters;
+  const uint64_t share = node->segment_share();
   // Down to the smallest that serves, where the node or the namespace is short of room.
   Status refused;
-  for (uint64_t bytes = bytes_wanted; bytes >= bytes_min; bytes /= 2) {
-    if (bytes > room) {
-      refused = Status(Code::kResourceExhausted, "namespace '" + name + "' is at its " + (dram_first ? "dram limit: " : "limit: ") +
-                                                     std::to_string(segment_bytes) +
-                                                     " of " + std::to_string(limit) + " bytes are taken, " +
-                                                     std::to_string(bytes) + " more were asked for");
+  for (uint64_t bytes = std::max(bytes_min, std::min(bytes_wanted, share)); bytes >= bytes_min; bytes /= 2) {
+    if (Status over = check_limits(bytes); purpose != RoomFor::kDemotion && !over.ok()) {
+      refused = over;
+      continue;
+    }
+    // What is kept does not count against the limit until it is a segment again.
+    if (auto memory = node->recycler.take(id, bytes, bytes)) return memory;
+    if (writers && node->dram_in_use() + bytes > node->dram_for_writers()) {
+      node->short_bytes = bytes;
+      refused = Status(Code::kResourceExhausted, "dram is full: " + std::to_string(node->dram_in_use()) + " of " +
+                                                     std::to_string(node->options.dram.limit_bytes) +
+                                                     " bytes are in use (--dram); namespace '" + name + "': " + what_holds());
+      if (Status fault = node->nvme.fault(); node->nvme.enabled() && !fault.ok()) {
+        refused = Status(refused.code(), refused.message() + "; nothing can be demoted: " + fault.message());
+      }
       continue;
     }
     auto memory = node->tier.allocate(bytes);
@@ -46,11 +110,14 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
     if (memory.ok()) return memory;
     refused = memory.status();
     if (refused.code() != Code::kResourceExhausted) return refused;
+    refused = Status(refused.code(), refused.message() + "; namespace '" + name + "': " + what_holds());
   }
+  if (node->wake_mover) node->wake_mover();
   return refused;
 }
 
-Result<std::shared_ptr<Segment>> Namespace::Impl::new_segment(uint64_t bytes, uint64_t bytes_wanted) {
+Result<std::shared_ptr<Segment>> Namespace::Impl::new_segment(uint64_t bytes, uint64_t bytes_wanted,
+                                                                 RoomFor purpose) {
   if (bytes > limits::kSegmentBytesMax - kSegmentHeaderBytes) {
     return Status(Code::kObjectTooLarge, "no segment has " + std::to_string(bytes) + " contiguous bytes; write it in parts");
   }
@@ -58,18 +125,26 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::new_segment(uint64_t bytes, ui
     return Status(Code::kResourceExhausted, "namespace '" + name + "' has used up its segment numbers");
   }
   const uint64_t least = std::max(std::bit_ceil(bytes + kSegmentHeaderBytes), limits::kSegmentBytesMin);
-  auto memory = new_memory(least, std::max(least, bytes_wanted));
+  auto memory = new_memory(least, std::max(least, bytes_wanted), purpose);
   if (!memory.ok()) {
     // What is retired and confirmed may be enough.
     if (!sweep_retiring(Clock::now())) return memory.status();
-    memory = new_memory(least, std::max(least, bytes_wanted));
+    memory = new_memory(least, std::max(least, bytes_wanted), purpose);
     if (!memory.ok()) return memory.status();
   }
   const auto number = static_cast<uint32_t>(segments.size());
+  // The number goes into the header before it does into the name: one that lacks its number is not found again.
   write_segment_header((*memory)->data(), (*memory)->bytes(), number, name, options.token.data(), unix_ms());
+  // Found by its name from here on, in case this process dies.
+  if (Status failed = node->tier.place(**memory, token_hex(options.token), segment_file_name(number)); !failed.ok()) {
+    return failed;
+  }
+  if (Status failed = node->tier.place(**memory, token_hex(options.token), segment_file_name(number)); !failed.ok()) {
+    return failed;
+  }
   auto segment = std::make_shared<Segment>(number, std::move(*memory));
   segments.push_back(segment);
-  account_segments(static_cast<int64_t>(segment->bytes()));
+  account(*segment, 1);
   return segment;
 }
 
@@ -91,7 +166,7 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::house_segment(uint64_t bytes) 
   if (!segment.ok()) return segment;
   if (house) {
     auto before = std::move(house);
-    before->writer = kNobody;
+    before->end_grant();
     offer(before);
   }
   house_wanted_bytes = std::min(house_wanted_bytes * 2, limits::kSegmentBytesDefault);
@@ -101,19 +176,24 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::house_segment(uint64_t bytes) 
 }
 
 void Namespace::Impl::offer(const std::shared_ptr<Segment>& segment) {
-  if (segment->retired || segment->writer != kNobody) return;
+  if (segment->retired || segment->moving || segment->writer != kNobody) return;
   if (segment->live_bytes == 0 && segment->drafts == 0 && segment->write_end > kSegmentHeaderBytes) {
     retire_if_dead(segment);
-  } else if (segment->room() >= kRoomWorthOffering) {
+  } else if (segment->room() >= kRoomWorthOffering &&
+             !(node->nvme.enabled() && segment->bytes() > node->segment_share())) {
+    // A large one would keep what it holds in memory for as long as somebody writes to its rest.
     open.push_back(segment);
   }
 }
 
-void Namespace::Impl::retire_if_dead(const std::shared_ptr<Segment>& segment) {
-  if (segment->retired || segment->live_bytes != 0 || segment->drafts != 0) return;
-  if (segment == house && segment->write_end >= kHouseBytesWorthRetiring) {
-    segment->writer = kNobody;
-    house.reset();
+void Namespace::Impl::retire_if_dead(const std::shared_ptr<Segment>& owner) {
+  if (dropped || owner->retired || owner->live_bytes != 0 || owner->drafts != 0) return;
+  const std::shared_ptr<Segment> segment = owner;  // which may be one of those that are let go of here
+  for (auto* own : {&house, &keep, &moved}) {
+    if (segment != *own || segment->write_end < kHouseBytesWorthRetiring) continue;
+    segment->end_grant();
+    own->reset();
+    break;
   }
   if (segment->writer != kNobody) return;
   settle_order();  // it may still name entries of this segment
@@ -123,6 +203,7 @@ void Namespace::Impl::retire_if_dead(const std::shared_ptr<Segment>& segment) {
   if (Store::Listener* listener = node->listener.load()) {
     for (SessionId session : segment->holders) listener->segment_retired(*face, session, segment->number);
   }
+  if (segment->memory) node->retiring_bytes.fetch_add(segment->bytes());
   retiring.push_back({segment, Clock::now() + std::chrono::milliseconds(node->options.retire_grace_ms)});
 }
 
@@ -136,20 +217,26 @@ bool Namespace::Impl::sweep_retiring(Clock::time_point now) {
       ++it;
       continue;
     }
-    account_segments(-static_cast<int64_t>(it->segment->bytes()));
-    if (!dropped) node->recycler.put(id, it->segment->memory);
+    account(*it->segment, -1);
+    if (it->segment->memory) {
+      node->retiring_bytes.fetch_sub(it->segment->bytes());
+      if (!dropped && !it->segment->inherited) node->recycler.put(id, it->segment->memory);
+    }
     it = retiring.erase(it);
     freed = true;
   }
   return freed;
 }
 
-void Namespace::Impl::account_segments(int64_t bytes) {
+void Namespace::Impl::account_segments(int64_t dram_delta, int64_t nvme_delta) {
   const auto now = Clock::now();
-  byte_seconds += static_cast<double>(segment_bytes) * std::chrono::duration<double>(now - accounted_at).count();
+  const double seconds = std::chrono::duration<double>(now - accounted_at).count();
+  byte_seconds += static_cast<double>(dram_bytes) * seconds;
+  nvme_byte_seconds += static_cast<double>(nvme_bytes) * seconds;
   accounted_at = now;
-  segment_bytes += static_cast<uint64_t>(bytes);
-  peak_bytes = std::max(peak_bytes, segment_bytes);
+  dram_bytes += static_cast<uint64_t>(dram_delta);
+  nvme_bytes += static_cast<uint64_t>(nvme_delta);
+  peak_bytes = std::max(peak_bytes, dram_bytes + nvme_bytes);
 }
 
 }  // namespace millrace

@@ -1,36 +1,23 @@
 #include "store/store.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <thread>
+#include <filesystem>
+#include <system_error>
 
-#include "base/hash.h"
-#include "store/namespace_impl.h"
+#include "store/remains.h"
+#include "store/store_impl.h"
 
 namespace millrace {
 
-struct Store::Impl {
-  explicit Impl(Options options) : node(std::make_shared<NodeShared>(options)) {}
-
-  void run();
-  void reclaim_dropped();
-
-  std::shared_ptr<NodeShared> node;
-  std::mutex mutex;
-  std::condition_variable wake;
-  bool stopping = false;
-  uint64_t next_namespace = 1;
-  std::unordered_map<std::string, std::shared_ptr<Namespace>> by_name;
-  std::vector<std::shared_ptr<Namespace>> dropped;  // with segments that wait for their holders
-  std::thread sweeper;
-};
-
 Store::Store(Options options) : impl_(std::make_unique<Impl>(options)) {
   impl_->node->reclaim = [in = impl_.get()] { in->reclaim_dropped(); };
+  impl_->mover = std::make_unique<Mover>(impl_->node, [this] { return namespaces(); });
+  impl_->node->wake_mover = [mover = impl_->mover.get()] { mover->wake(); };
   impl_->sweeper = std::thread([in = impl_.get()] { in->run(); });
 }
 
 Store::~Store() {
+  impl_->mover->stop();
   {
     std::lock_guard lock(impl_->mutex);
     impl_->stopping = true;
@@ -38,7 +25,13 @@ Store::~Store() {
   impl_->wake.notify_all();
   impl_->sweeper.join();
   impl_->node->listener.store(nullptr);
-  for (const auto& ns : namespaces()) (void)drop(ns->name());
+  if (impl_->node->options.keep) {
+    for (const auto& ns : namespaces()) {
+      std::lock_guard lock(ns->impl_->mutex);
+      ns->impl_->keep_files();
+    }
+  }
+  for (const auto& ns : namespaces()) (void)end(ns->name(), impl_->node->options.keep);
   impl_->dropped.clear();
   impl_->node->tier.stop();
 }
@@ -94,7 +87,13 @@ Result<std::shared_ptr<Namespace>> Store::create(std::string_view name, Namespac
   }
   auto inside = std::make_unique<Namespace::Impl>(impl_->node, impl_->next_namespace++, std::string(name), options);
   auto* in = inside.get();
-  auto index = IndexWriter::create([in](SlotRef ref) { return hash_key(in->key_of(ref)); });
+  std::string index_path;
+  const std::string folder = token_hex(options.token);
+  if (const auto folders = impl_->node->tier.folders(folder); !folders.empty()) {
+    if (Status failed = impl_->node->tier.make_folders(folder); !failed.ok()) return failed;
+    index_path = folders.front() + "/" + kIndexFileName;
+  }
+  auto index = IndexWriter::create([in](SlotRef ref) { return hash_key(in->key_of(ref)); }, index_path);
   if (!index.ok()) return index.status();
   in->index = std::move(*index);
   auto ns = std::make_shared<Namespace>(std::move(inside));
@@ -116,7 +115,9 @@ std::vector<std::shared_ptr<Namespace>> Store::namespaces() {
   return all;
 }
 
-Status Store::drop(std::string_view name) {
+Status Store::drop(std::string_view name) { return end(name, false); }
+
+Status Store::end(std::string_view name, bool stays) {
   std::shared_ptr<Namespace> ns;
   {
     std::lock_guard lock(impl_->mutex);
@@ -134,16 +135,19 @@ Status Store::drop(std::string_view name) {
   {
     std::lock_guard lock(in.mutex);
     in.dropped = true;
-    in.index->close();
+    if (!stays) in.index->close();
     const auto grace_ends = Clock::now() + std::chrono::milliseconds(impl_->node->options.retire_grace_ms);
     for (auto& segment : in.segments) {
       if (!segment) continue;
       segment->retired = true;
+      if (segment->memory) impl_->node->retiring_bytes.fetch_add(segment->bytes());
       in.retiring.push_back({std::move(segment), grace_ends});
     }
     in.segments.clear();
     in.open.clear();
     in.house.reset();
+    in.keep.reset();
+    in.moved.reset();
     std::swap(in.ordered, order);  // freed after the lock
     in.order_log = {};
     in.ordering = false;
@@ -158,7 +162,16 @@ Status Store::drop(std::string_view name) {
 
 void Store::set_listener(Listener* listener) { impl_->node->listener.store(listener); }
 
+FileReader& Store::reader() { return impl_->node->reader; }
+
+void Store::set_watermarks(double high, double low) {
+  impl_->node->high_watermark = high;
+  impl_->node->low_watermark = low;
+  impl_->mover->wake();
+}
+
 DramTier::Stats Store::dram_stats() const { return impl_->node->tier.stats(); }
+NvmeTier::Stats Store::nvme_stats() const { return impl_->node->nvme.stats(); }
 
 uint64_t Store::held_bytes() const {
   std::vector<std::shared_ptr<Namespace>> all;

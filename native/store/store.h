@@ -19,11 +19,15 @@
 #include "base/status.h"
 #include "segment/layout.h"
 #include "tier/dram.h"
+#include "tier/nvme.h"
 
 namespace millrace {
 
 using Token = std::array<uint8_t, 16>;
 using SessionId = uint64_t;  // one connection of one client; 0 is the daemon itself
+
+// Which namespaces are demoted first: capacity, then throughput, then latency.
+enum class Hint : uint8_t { kCapacity, kThroughput, kLatency };
 
 struct NamespaceOptions {
   Token token{};
@@ -31,6 +35,7 @@ struct NamespaceOptions {
   uint64_t dram_limit_bytes = 0;  // 0: no limit but the node's
   uint64_t expected_bytes = 0;               // memory is prepared ahead for it
   uint64_t bandwidth_bytes_per_second = 0;   // 0: no limit; each remote door keeps to it by itself
+  Hint hint = Hint::kThroughput;
 };
 
 struct ObjectInfo {
@@ -58,11 +63,22 @@ class Segment;
 class Namespace;
 class Store;
 
-// Bytes of a sealed object in place. They stay as they are for as long as this lives.
+// Bytes of a sealed object where they lie: in memory, or in a file of the `nvme` tier. They stay as they are for as
+// long as this lives.
 struct ObjectView {
   ObjectInfo info;
-  std::vector<ConstSpan> spans;                     // of the range asked for, in order
-  std::vector<std::shared_ptr<Segment>> segments;   // what keeps them
+  std::vector<ConstSpan> spans;  // of the range asked for, in order; `data` is null where they lie in a file
+  std::vector<std::shared_ptr<Segment>> segments;  // what keeps them; one a span, in the same order, or more
+  // Where any of them lie in files: one an entry of `spans`; null and 0 for those in memory. Empty where none does.
+  struct Place {
+    std::shared_ptr<SegmentFile> file;
+    uint64_t offset = 0;
+    uint32_t segment = 0;   // its number
+    uint64_t bytes = 0;     // of the whole extent that the span is a part of, which has
+    uint32_t crc = 0;       // this CRC32C; to be checked where the span is all of it
+  };
+  std::vector<Place> places;
+  bool in_files() const { return !places.empty(); }
 };
 
 struct ListedObject {
@@ -119,6 +135,11 @@ class Draft {
 struct NamespaceStats {
   uint64_t objects, size_bytes, segment_bytes, dead_bytes, held_bytes, index_bytes, peak_bytes, segments, sealed_total;
   double dram_byte_seconds;
+  uint64_t dram_bytes;     // segments in memory, retiring ones included
+  uint64_t nvme_bytes;     // segments in files
+  uint64_t granted_bytes;  // of dram_bytes: segments that clients may write to now
+  double nvme_byte_seconds;
+  uint64_t demoted_bytes, promoted_bytes, cleaned_bytes;  // payload moved since the namespace began
 };
 
 struct Traffic {
@@ -161,6 +182,7 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   Result<ObjectInfo> put(std::string_view key, ConstSpan bytes, Condition condition);
   // Whether there was one.
   Result<bool> remove(std::string_view key, Condition condition);
+  // Waits for what has to be read from files.
   Result<ObjectInfo> copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition);
 
   // --- same-host sessions
@@ -183,7 +205,8 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   Status seal_batch(SessionId session, const SealRecord* records, size_t count, size_t* failed_at);
   // Descriptor and size of a segment for reading; the session counts as holding it until it confirms.
   struct OpenSegment {
-    std::shared_ptr<SharedMemory> memory;
+    std::shared_ptr<SharedMemory> memory;  // of a segment in `dram`
+    std::shared_ptr<SegmentFile> file;     // of one in `nvme`
     uint64_t bytes;
   };
   Result<OpenSegment> open_segment(SessionId session, uint32_t segment);
@@ -191,6 +214,13 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   // The index file, for clients to map read-only. `bytes` is the address range to map.
   int index_fd() const;
   uint64_t index_map_bytes() const;
+
+  // A client has read bytes of this object from a file by itself. Read often enough it is promoted.
+  void note_read(std::string_view key);
+
+  // The object is a map output of the shuffle `group`, with partition r at offsets [r, r + 1): demotion then puts
+  // the same partition of its map outputs side by side. Forgotten with the object.
+  Status set_partitions(std::string_view key, std::string_view group, std::vector<uint64_t> offsets);
 
   // --- accounting
   void count(Door door, uint64_t bytes_in, uint64_t bytes_out, uint64_t operations = 1);
@@ -209,6 +239,8 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   friend class Store;
   friend class Draft;
   friend class Segment;
+  friend struct NamespaceInside;  // of tests
+  friend class Mover;
   std::unique_ptr<Impl> impl_;
 };
 
@@ -216,6 +248,11 @@ class Store {
  public:
   struct Options {
     DramTier::Options dram;
+    NvmeTier::Options nvme;
+    bool keep = false;  // segments outlive the process: a later start finds them again (see `recover`)
+    double high_watermark = 0.85;  // of dram's limit: above it segments are demoted
+    double low_watermark = 0.70;   // until so much is left
+    uint64_t clean_bytes_per_second = 512 * MiB;  // that the cleaner copies at most
     uint64_t retire_grace_ms = 2000;  // how long a freed segment waits for its holders before fresh pages replace it
   };
   explicit Store(Options options);
@@ -223,6 +260,18 @@ class Store {
 
   Result<std::shared_ptr<Namespace>> create(std::string_view name, NamespaceOptions options);
   std::shared_ptr<Namespace> find(std::string_view name);
+  // Readies the tiers: to be called once, before all else, where there is an `nvme` directory or memory is kept.
+  Status open();
+  // The namespace as an earlier life of this node left it: every object that was sealed, nothing else. NOT_FOUND
+  // where nothing of it is left. `options.token` tells where its segments are.
+  struct Recovered {
+    std::shared_ptr<Namespace> ns;
+    uint64_t objects = 0;
+    uint64_t torn = 0;  // entries that the index named and whose headers do not hold: left out
+  };
+  Result<Recovered> recover(std::string_view name, NamespaceOptions options);
+  // Removes what earlier lives left and no namespace of this one took up.
+  void remove_orphans();
   // All of its objects at once. Sessions are told through the listener.
   Status drop(std::string_view name);
   std::vector<std::shared_ptr<Namespace>> namespaces();
@@ -238,13 +287,22 @@ class Store {
     virtual void room_freed() = 0;
   };
   void set_listener(Listener* listener);
+  // As shares of dram's limit; takes effect at once.
+  void set_watermarks(double high, double low);
+
+  // Of the files of all namespaces; a namespace's end does not end it, the store's does.
+  FileReader& reader();
 
   DramTier::Stats dram_stats() const;
+  NvmeTier::Stats nvme_stats() const;
   uint64_t held_bytes() const;
 
   struct Impl;
 
  private:
+  // `stays`: its files are found again by a later start.
+  Status end(std::string_view name, bool stays);
+
   std::unique_ptr<Impl> impl_;
 };
 

@@ -44,7 +44,10 @@ TEST(Wire, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(code([](FrameHeader&) {}, true), Code::kOk);
   EXPECT_EQ(code([](FrameHeader& h) { h.magic++; }), Code::kProtocol);
   EXPECT_EQ(code([](FrameHeader& h) { h.version++; }), Code::kUnsupported);
-  EXPECT_EQ(code([](FrameHeader& h) { h.flags |= 4; }), Code::kUnsupported);
+  EXPECT_EQ(code([](FrameHeader& h) { h.flags |= 8; }), Code::kUnsupported);
+  EXPECT_EQ(code([](FrameHeader& h) { h.flags |= wire::kFlagMore; }), Code::kProtocol);
+  EXPECT_EQ(code([](FrameHeader& h) { h.flags |= wire::kFlagMore; }, true), Code::kOk);
+  EXPECT_EQ(code([](FrameHeader& h) { h.flags |= wire::kFlagMore, h.opcode = Opcode::kList; }, true), Code::kProtocol);
   EXPECT_EQ(code([](FrameHeader& h) { h.flags |= wire::kFlagReply; }), Code::kProtocol);
   EXPECT_EQ(code([](FrameHeader& h) { h.status = 1; }), Code::kProtocol);
   EXPECT_EQ(code([](FrameHeader& h) { h.payload_bytes = limits::kObjectBytesMax + 1; }), Code::kObjectTooLarge);

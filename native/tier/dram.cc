@@ -1,8 +1,12 @@
 #include "tier/dram.h"
 
+#include <unistd.h>
+
 #include <bit>
+#include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
 
 #include "base/limits.h"
 #include "base/units.h"
@@ -18,6 +22,17 @@ uint64_t read_number(const char* path) {
   uint64_t value = 0;
   std::ifstream(path) >> value;
   return value;
+}
+
+constexpr const char* kSpareFolder = "spare";
+
+Status make_folder(const std::string& path) {
+  std::error_code failed;
+  std::filesystem::create_directories(path, failed);
+  // Nobody else has business here: what is in it is opened by name.
+  if (!failed) std::filesystem::permissions(path, std::filesystem::perms::owner_all, failed);
+  if (failed) return Status(Code::kSystem, "cannot make " + path + ": " + failed.message());
+  return Status();
 }
 
 bool write_number(const char* path, uint64_t value) {
@@ -73,20 +88,70 @@ bool DramTier::take_budget(uint64_t bytes) {
 // The caller has taken the budget; the memory gives it back at its end.
 Result<std::shared_ptr<SharedMemory>> DramTier::create(uint64_t bytes) {
   Result<std::shared_ptr<SharedMemory>> memory(Code::kUnsupported, "huge pages are off");
-  if (options_.huge_pages != HugePages::kOff && bytes >= kHugePageBytes) {
-    memory = SharedMemory::create_touched("millrace-segment", bytes, true);
+  const bool huge_possible = options_.directory.empty() || !options_.huge_directory.empty();
+  if (options_.huge_pages != HugePages::kOff && bytes >= kHugePageBytes && huge_possible) {
+    memory = create_of_pages(bytes, true);
   }
-  if (!memory.ok()) memory = SharedMemory::create_touched("millrace-segment", bytes, false);
+  if (!memory.ok()) memory = create_of_pages(bytes, false);
   if (!memory.ok()) {
     usage_->bytes.fetch_sub(bytes);
     return memory;
   }
-  const bool huge = (*memory)->huge();
+  count_at_end(**memory);
+  return memory;
+}
+
+Result<std::shared_ptr<SharedMemory>> DramTier::create_of_pages(uint64_t bytes, bool huge) {
+  if (options_.directory.empty()) return SharedMemory::create_touched("millrace-segment", bytes, huge);
+  static std::atomic<uint64_t> next{1};
+  const std::string& directory = huge ? options_.huge_directory : options_.directory;
+  return SharedMemory::create_touched_file(directory + "/" + kSpareFolder + "/" + std::to_string(getpid()) + "-" +
+                                               std::to_string(next.fetch_add(1)), bytes, huge);
+}
+
+void DramTier::count_at_end(SharedMemory& memory) {
+  const uint64_t bytes = memory.bytes();
+  const bool huge = memory.huge();
   if (huge) usage_->huge_bytes.fetch_add(bytes);
-  (*memory)->on_freed([usage = usage_, bytes, huge] {
+  memory.on_freed([usage = usage_, bytes, huge] {
     usage->bytes.fetch_sub(bytes);
     if (huge) usage->huge_bytes.fetch_sub(bytes);
   });
+}
+
+Status DramTier::open() {
+  for (const std::string& folder : folders(kSpareFolder)) {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  }
+  return make_folders(kSpareFolder);
+}
+
+std::vector<std::string> DramTier::folders(const std::string& folder) const {
+  std::vector<std::string> all;
+  if (options_.directory.empty()) return all;
+  all.push_back(options_.directory + "/" + folder);
+  if (!options_.huge_directory.empty()) all.push_back(options_.huge_directory + "/" + folder);
+  return all;
+}
+
+Status DramTier::make_folders(const std::string& folder) const {
+  for (const std::string& path : folders(folder)) {
+    if (Status failed = make_folder(path); !failed.ok()) return failed;
+  }
+  return Status();
+}
+
+Status DramTier::place(SharedMemory& memory, const std::string& folder, const std::string& name) const {
+  if (memory.path().empty()) return Status();
+  return memory.rename_to((memory.huge() ? options_.huge_directory : options_.directory) + "/" + folder + "/" + name);
+}
+
+Result<std::shared_ptr<SharedMemory>> DramTier::adopt(const std::string& path, bool huge) {
+  auto memory = SharedMemory::open_file(path, Mapping::Access::kWrite, huge);
+  if (!memory.ok()) return memory;
+  usage_->bytes.fetch_add((*memory)->bytes());
+  count_at_end(**memory);
   return memory;
 }
 

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -32,6 +33,9 @@ class DramTier {
   struct Options {
     uint64_t limit_bytes = 0;
     HugePages huge_pages = HugePages::kAuto;
+    // Where memory lies as files with names, so that a later start of the node finds it again; empty: nameless.
+    std::string directory;       // on a tmpfs
+    std::string huge_directory;  // on a hugetlbfs; empty: no huge pages
   };
   explicit DramTier(Options options);
   ~DramTier();
@@ -39,6 +43,15 @@ class DramTier {
   // Zeroed, touched memory of `bytes` (a power of two from kSegmentBytesMin to kSegmentBytesMax).
   // RESOURCE_EXHAUSTED where that would go over the limit.
   Result<std::shared_ptr<SharedMemory>> allocate(uint64_t bytes);
+  // Makes the directories and removes spares that an earlier life left there. Nothing where memory is nameless.
+  Status open();
+  // The folders of `folder` in the directories: each holds memory of one namespace. Empty where memory is nameless.
+  std::vector<std::string> folders(const std::string& folder) const;
+  Status make_folders(const std::string& folder) const;
+  // Gives the memory its place: `name` in `folder`. Nothing where memory is nameless.
+  Status place(SharedMemory& memory, const std::string& folder, const std::string& name) const;
+  // Memory that an earlier life left in a file. It counts as used, also above the limit.
+  Result<std::shared_ptr<SharedMemory>> adopt(const std::string& path, bool huge);
   // Ends the preparing of spares and gives them back, and the kernel's settings. What was handed out lives on.
   void stop();
   // Prepares spares for about `bytes` in the background, within the limit.
@@ -51,6 +64,8 @@ class DramTier {
 
  private:
   Result<std::shared_ptr<SharedMemory>> create(uint64_t bytes);
+  Result<std::shared_ptr<SharedMemory>> create_of_pages(uint64_t bytes, bool huge);
+  void count_at_end(SharedMemory& memory);
   bool take_budget(uint64_t bytes);
   std::shared_ptr<SharedMemory> take_spare(uint64_t bytes);
   bool drop_one_spare();

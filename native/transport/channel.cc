@@ -32,6 +32,7 @@ constexpr size_t kVectorsMax = 64;
 constexpr uint32_t kSlotBits = 24;
 constexpr auto kDeadlinePeriod = std::chrono::milliseconds(50);
 constexpr size_t kDescriptorsMax = 4;
+constexpr std::string_view kDamaged = "the bytes received do not match their checksum; read the object again";
 
 void close_all(std::vector<int>& fds) {
   for (int fd : fds) ::close(fd);
@@ -389,7 +390,7 @@ bool Channel::receive() {
     size_t direct_bytes = 0;
     if (large_ != nullptr) {
       direct_bytes = std::min<uint64_t>(large_->header.payload_bytes - large_->filled, kLargeReadBytesMax);
-      vectors[count++] = {large_->buffer.data() + large_->filled, direct_bytes};
+      vectors[count++] = {large_->data + large_->filled, direct_bytes};
     }
     // What follows a large payload is read with its last piece.
     if (large_ == nullptr || large_->filled + direct_bytes == large_->header.payload_bytes) {
@@ -425,7 +426,7 @@ bool Channel::receive() {
     auto bytes = static_cast<size_t>(got);
     if (large_ != nullptr) {
       const size_t part = std::min(bytes, direct_bytes);
-      large_->crc = crc32c(large_->crc, large_->buffer.data() + large_->filled, part);
+      large_->crc = crc32c(large_->crc, large_->data + large_->filled, part);
       large_->filled += part;
       bytes -= part;
       if (large_->filled == large_->header.payload_bytes && !end_large()) return false;
@@ -469,6 +470,14 @@ size_t Channel::parse(const uint8_t* data, size_t bytes) {
     receive_failed_ = Status(Code::kProtocol, "a reply was damaged on its way");
     return 0;
   }
+  std::shared_ptr<Pieces> pieces;
+  const bool piece = find_pieces(header, body, &pieces);
+  if (!receive_failed_.ok()) return 0;
+  if (whole && piece) {
+    const uint32_t crc = copy_crc32c(pieces->buffer.data() + pieces->filled, body + header.body_bytes, header.payload_bytes, 0);
+    end_piece(header, body, *pieces, crc);
+    return needed;
+  }
   if (whole) {
     deliver(header, body, {body + header.body_bytes, header.payload_bytes}, {});
     return needed;
@@ -476,28 +485,89 @@ size_t Channel::parse(const uint8_t* data, size_t bytes) {
   large_ = std::make_unique<Large>();
   large_->header = header;
   large_->body.assign(body, body + header.body_bytes);
-  large_->buffer = pool_->take(header.payload_bytes);
-  if (!large_->buffer) {
-    receive_failed_ = Status(Code::kSystem, "no memory for a payload of " + std::to_string(header.payload_bytes) + " bytes");
-    return 0;
+  if (piece) {
+    large_->data = pieces->buffer.data() + pieces->filled;
+    large_->pieces = std::move(pieces);
+  } else {
+    if (!take_buffer(header.payload_bytes, &large_->buffer)) return 0;
+    large_->data = large_->buffer.data();
   }
   const size_t part = std::min<uint64_t>(bytes - head_bytes, header.payload_bytes);
-  large_->crc = copy_crc32c(large_->buffer.data(), data + head_bytes, part, 0);
+  large_->crc = copy_crc32c(large_->data, data + head_bytes, part, 0);
   large_->filled = part;
   if (large_->filled == header.payload_bytes) end_large();
   return head_bytes + part;
 }
 
+bool Channel::take_buffer(uint64_t bytes, PayloadBuffer* buffer) {
+  *buffer = pool_->take(bytes);
+  if (*buffer) return true;
+  receive_failed_ = Status(Code::kSystem, "no memory for a payload of " + std::to_string(bytes) + " bytes");
+  return false;
+}
+
+bool Channel::find_pieces(const FrameHeader& header, const uint8_t* body, std::shared_ptr<Pieces>* pieces) {
+  const bool more = (header.flags & wire::kFlagMore) != 0;
+  if (!more && pieces_.empty()) return false;
+  const auto found = pieces_.find(header.request_id);
+  if (!more && found == pieces_.end()) return false;
+  if (header.status != 0) {
+    // Instead of the next piece comes why there is none.
+    if (found != pieces_.end()) pieces_.erase(found);
+    return false;
+  }
+  wire::PiecedReply reply;
+  const bool fits = header.body_bytes == sizeof(reply) && wire::read_body(body, header.body_bytes, &reply) &&
+                    (header.flags & wire::kFlagPayloadCrc) != 0 && header.opcode == Opcode::kGet;
+  if (fits && found == pieces_.end() && reply.payload_bytes <= limits::kObjectBytesMax) {
+    auto begun = std::make_shared<Pieces>();
+    begun->bytes = reply.payload_bytes;
+    if (!take_buffer(begun->bytes, &begun->buffer)) return false;
+    *pieces = pieces_.emplace(header.request_id, std::move(begun)).first->second;
+  } else if (fits && found != pieces_.end()) {
+    *pieces = found->second;
+  }
+  const uint64_t left = *pieces == nullptr ? 0 : (*pieces)->bytes - (*pieces)->filled;
+  if (header.payload_bytes == 0 || header.payload_bytes > left || more == (header.payload_bytes == left)) {
+    receive_failed_ = Status(Code::kProtocol, "a piece that does not fit its reply");
+    return false;
+  }
+  return true;
+}
+
+// The piece has been received to where it belongs.
+void Channel::end_piece(const FrameHeader& header, const uint8_t* body, Pieces& pieces, uint32_t crc) {
+  pieces.damaged = pieces.damaged || crc != header.payload_crc;
+  pieces.crc = crc32c_combine(pieces.crc, crc, header.payload_bytes);
+  pieces.filled += header.payload_bytes;
+  if ((header.flags & wire::kFlagMore) != 0) return;
+  const auto ended = std::move(pieces_.extract(header.request_id).mapped());
+  wire::ObjectReply info;
+  std::memcpy(&info, body, sizeof(info));
+  FrameHeader whole = header;
+  whole.flags &= static_cast<uint16_t>(~wire::kFlagPayloadCrc);  // checked
+  if (ended->damaged || (ended->bytes == info.size_bytes && ended->crc != info.crc32c)) {
+    whole.status = static_cast<uint16_t>(Code::kChecksumMismatch);
+    whole.body_bytes = static_cast<uint32_t>(kDamaged.size());
+    body = reinterpret_cast<const uint8_t*>(kDamaged.data());
+  }
+  const ConstSpan payload{ended->buffer.data(), ended->bytes};
+  deliver(whole, body, payload, std::move(ended->buffer));
+}
+
 bool Channel::end_large() {
   const auto large = std::move(large_);
+  if (large->pieces != nullptr) {
+    end_piece(large->header, large->body.data(), *large->pieces, large->crc);
+    return receive_failed_.ok();
+  }
   const bool damaged = (large->header.flags & wire::kFlagPayloadCrc) != 0 && large->crc != large->header.payload_crc;
   large->header.flags &= static_cast<uint16_t>(~wire::kFlagPayloadCrc);  // checked
   const ConstSpan payload{large->buffer.data(), large->header.payload_bytes};
   if (damaged) {
     large->header.status = static_cast<uint16_t>(Code::kChecksumMismatch);
-    static constexpr std::string_view kMessage = "the payload was damaged on its way";
-    large->body.assign(kMessage.begin(), kMessage.end());
-    large->header.body_bytes = static_cast<uint32_t>(kMessage.size());
+    large->body.assign(kDamaged.begin(), kDamaged.end());
+    large->header.body_bytes = static_cast<uint32_t>(kDamaged.size());
   }
   deliver(large->header, large->body.data(), payload, std::move(large->buffer));
   return receive_failed_.ok();
@@ -518,7 +588,7 @@ void Channel::deliver(const FrameHeader& header, const uint8_t* body, ConstSpan 
   }
   if ((header.flags & wire::kFlagPayloadCrc) != 0 && crc32c(0, payload.data, payload.bytes) != header.payload_crc) {
     reply.code = Code::kChecksumMismatch;
-    reply.body = "the payload was damaged on its way";
+    reply.body = kDamaged;
   }
   switch (header.opcode) {
     case Opcode::kSegmentRetired: {
@@ -617,6 +687,7 @@ void Channel::lose(Status why) {
     output_ = OutputQueue();
   }
   large_.reset();
+  pieces_.clear();
   for (const Pending& pending : all) {
     if (pending.id == 0) continue;
     ChannelReply reply{pending.opcode, why.code()};

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
@@ -143,7 +144,12 @@ class Channel {
   bool receive();
   size_t parse(const uint8_t* data, size_t bytes);
   void deliver(const wire::FrameHeader& header, const uint8_t* body, ConstSpan payload, PayloadBuffer buffer);
+  bool take_buffer(uint64_t bytes, PayloadBuffer* buffer);
   bool end_large();
+  struct Pieces;
+  // Whether the frame is a piece of a reply, and of which. False with receive_failed_ where it does not fit.
+  bool find_pieces(const wire::FrameHeader& header, const uint8_t* body, std::shared_ptr<Pieces>* pieces);
+  void end_piece(const wire::FrameHeader& header, const uint8_t* body, Pieces& pieces, uint32_t crc);
   void lose(Status why);
   void check_deadlines(Clock::time_point now);
   void ring_bell();
@@ -177,10 +183,21 @@ class Channel {
   std::vector<uint8_t> input_;
   size_t input_bytes_ = 0;
   std::deque<int> received_;  // descriptors not yet claimed by their frame
+  // The payload of a reply that comes in several frames.
+  struct Pieces {
+    PayloadBuffer buffer;
+    uint64_t bytes = 0;
+    uint64_t filled = 0;
+    uint32_t crc = 0;
+    bool damaged = false;
+  };
+  std::unordered_map<uint64_t, std::shared_ptr<Pieces>> pieces_;  // by request id
   struct Large {
     wire::FrameHeader header;
     std::vector<uint8_t> body;
-    PayloadBuffer buffer;
+    std::shared_ptr<Pieces> pieces;  // whose next piece this is, or
+    PayloadBuffer buffer;            // memory of its own
+    uint8_t* data = nullptr;
     uint64_t filled = 0;
     uint32_t crc = 0;
   };

@@ -34,7 +34,7 @@ Status bad_body() { return {Code::kProtocol, "the body of a frame does not fit i
 
 bool carries_payload(Opcode opcode) { return opcode == Opcode::kPut || opcode == Opcode::kAppend; }
 
-bool for_unix_only(Opcode opcode) { return opcode >= Opcode::kReserve && opcode <= Opcode::kConfirmUnmapped; }
+bool for_unix_only(Opcode opcode) { return opcode >= Opcode::kReserve && opcode <= Opcode::kNoteRead; }
 
 }  // namespace
 
@@ -43,6 +43,7 @@ Connection::Connection(Kind kind, Store& store, const ServerFace& face) : kind_(
 Connection::~Connection() {
   put_.reset();
   drafts_.clear();
+  transfers_.clear();
   if (namespace_ != nullptr) {
     // What the client pushed before it went away counts: it may have gone because it was done.
     drain_ring_pushed();
@@ -54,7 +55,7 @@ Connection::~Connection() {
 }
 
 void Connection::report_traffic() {
-  if (namespace_ == nullptr || traffic_.operations == 0) return;
+  if (namespace_ == nullptr || (traffic_.operations == 0 && traffic_.bytes_out == 0)) return;
   namespace_->count(kind_ == Kind::kTcp ? Door::kTcp : Door::kShm, traffic_.bytes_in, traffic_.bytes_out,
                     traffic_.operations);
   traffic_ = {};
@@ -78,6 +79,7 @@ void Connection::goodbye(const Status& status) {
   if (closing_) return;
   push(Opcode::kGoodbye, status, status.message().data(), static_cast<uint32_t>(status.message().size()));
   closing_ = true;
+  transfers_.clear();
 }
 
 void Connection::reply(const FrameHeader& request, const void* body, uint32_t body_bytes,
@@ -223,6 +225,9 @@ bool Connection::handle(const FrameHeader& header, const uint8_t* body, ConstSpa
     case Opcode::kAbort:
       end_draft(header, body);
       break;
+    case Opcode::kNoteRead:
+      if (read_object_request(header, body, &request, &key)) namespace_->note_read(key);
+      break;
     case Opcode::kReserve:
       reserve(header, body);
       break;
@@ -259,7 +264,8 @@ bool Connection::read_object_request(const FrameHeader& header, const uint8_t* b
                                      std::string_view* key) {
   const bool fits = wire::read_body(body, header.body_bytes, request) != nullptr && all_zero(request->reserved) &&
                     request->if_absent <= 1 && header.body_bytes == sizeof(*request) + request->key_bytes &&
-                    (header.opcode == Opcode::kGet || (request->offset == 0 && request->length == 0));
+                    (header.opcode == Opcode::kGet || (request->offset == 0 && request->length == 0)) &&
+                    (header.opcode != Opcode::kNoteRead || (request->if_sequence == 0 && request->if_absent == 0));
   if (!fits) {
     goodbye(bad_body());
     return false;
@@ -478,23 +484,27 @@ void Connection::get(const FrameHeader& header, const wire::ObjectRequest& reque
   if (Status failed = namespace_->get(key, request.offset, request.length, view); !failed.ok()) {
     return reply_error(header, failed);
   }
+  if (view->in_files()) return begin_transfer(header, std::move(*view), key);
   uint64_t bytes = 0;
   for (const ConstSpan& span : view->spans) bytes += span.bytes;
+  const bool whole = bytes == view->info.size_bytes;
+  const bool copied = bytes <= kCopiedReplyBytesMax;
+  uint32_t crc = 0;
+  // Those that are copied are in the cache in a moment anyway; of larger whole ones the client finds out.
+  if (copied || !whole) {
+    for (const ConstSpan& span : view->spans) crc = crc32c(crc, span.data, span.bytes);
+  }
+  if (copied && whole && crc != view->info.crc32c) return reply_error(header, damaged(*view, key));
   FrameHeader head{};
   head.opcode = header.opcode;
   head.flags = wire::kFlagReply | wire::kFlagPayloadCrc;
   head.request_id = header.request_id;
   head.payload_bytes = bytes;
   head.body_bytes = sizeof(wire::ObjectReply);
-  if (bytes == view->info.size_bytes) {
-    head.payload_crc = view->info.crc32c;  // computed by who wrote the object: checks the whole way
-  } else {
-    for (const ConstSpan& span : view->spans) head.payload_crc = crc32c(head.payload_crc, span.data, span.bytes);
-  }
+  head.payload_crc = whole ? view->info.crc32c : crc;  // a whole object's by who wrote it: checks the whole way
   const wire::ObjectReply body = wire::to_wire(view->info);
   wire::seal_frame(head, &body);
   traffic_.bytes_out += bytes;
-  const bool copied = bytes <= kCopiedReplyBytesMax;
   uint8_t* at = output_.append(sizeof(head) + sizeof(body) + (copied ? bytes : 0));
   std::memcpy(at, &head, sizeof(head));
   std::memcpy(at + sizeof(head), &body, sizeof(body));
@@ -520,7 +530,89 @@ void Connection::copy(const FrameHeader& header, const uint8_t* body) {
   const auto* text = reinterpret_cast<const char*>(body) + sizeof(request);
   const std::string_view from(text, request.from_bytes);
   const std::string_view to(text + request.from_bytes, request.to_bytes);
-  reply_info(header, namespace_->copy(from, *namespace_, to, {request.if_absent != 0, request.if_sequence}));
+  const Condition condition{request.if_absent != 0, request.if_sequence};
+  auto view = namespace_->get(from);
+  if (!view.ok()) return reply_error(header, view.status());
+  auto draft = namespace_->begin(to);
+  if (!draft.ok()) return reply_error(header, draft.status());
+  draft->expect(view->info.size_bytes);
+  begin_transfer(header, std::move(*view), from, std::move(*draft), condition);
+}
+
+// --- transfers
+
+void Connection::begin_transfer(const FrameHeader& header, ObjectView view, std::string_view key,
+                                std::optional<Draft> draft, Condition condition) {
+  auto reader = std::make_unique<ViewReader>(store_.reader(), std::move(view), key, on_reads_);
+  transfers_.push_back({header, std::move(reader), std::move(draft), condition});
+  take_reads();
+}
+
+void Connection::take_reads() {
+  do {
+    for (auto it = transfers_.begin(); it != transfers_.end();) {
+      const bool ended = it->advance(*this);
+      it = ended ? transfers_.erase(it) : std::next(it);
+    }
+  } while (ask_ahead());  // what lies in memory is there at once
+}
+
+// Whether anything was asked for. The oldest first, so that they end first, but not all room for one.
+bool Connection::ask_ahead() {
+  uint64_t ahead = output_.read_bytes();
+  for (const Transfer& transfer : transfers_) ahead += transfer.reader->asked_bytes();
+  bool asked = false;
+  for (Transfer& transfer : transfers_) {
+    while (ahead < limits::kReadAheadBytesMax && transfer.reader->asked_bytes() < limits::kReadAheadBytesMax / 2) {
+      const uint64_t bytes = transfer.reader->ask();
+      if (bytes == 0) break;
+      ahead += bytes;
+      asked = true;
+    }
+  }
+  return asked;
+}
+
+bool Connection::Transfer::advance(Connection& connection) {
+  while (!reader->done()) {
+    auto piece = reader->next();
+    Status failed = piece.status();
+    if (failed.ok() && !piece->has_value()) return false;
+    if (failed.ok() && draft) failed = draft->append((*piece)->bytes);
+    if (!failed.ok()) {
+      connection.reply_error(header, failed);
+      return true;
+    }
+    if (!draft) send(connection, std::move(**piece));
+  }
+  if (draft) {
+    const uint32_t crc = reader->info().crc32c;
+    connection.reply_info(header, connection.namespace_->commit(std::move(*draft), condition, nullptr, crc));
+  }
+  return true;
+}
+
+void Connection::Transfer::send(Connection& connection, ViewReader::Piece piece) {
+  const wire::PiecedReply body{wire::to_wire(reader->info()), reader->bytes()};
+  const bool pieced = begun || !reader->done();
+  begun = true;
+  FrameHeader head{};
+  head.opcode = header.opcode;
+  head.flags = wire::kFlagReply | wire::kFlagPayloadCrc | (reader->done() ? 0 : wire::kFlagMore);
+  head.request_id = header.request_id;
+  head.payload_bytes = piece.bytes.bytes;
+  head.payload_crc = piece.crc;
+  head.body_bytes = pieced ? sizeof(body) : sizeof(body.info);
+  wire::seal_frame(head, &body);
+  OutputQueue& output = connection.output_;
+  output.append(&head, sizeof(head));
+  output.append(&body, head.body_bytes);
+  if (piece.bytes.bytes <= kCopiedReplyBytesMax) {
+    output.append(piece.bytes.data, piece.bytes.bytes);
+  } else {
+    output.append_read(piece.bytes, std::move(piece.keeper));
+  }
+  connection.traffic_.bytes_out += piece.bytes.bytes;
 }
 
 void Connection::list(const FrameHeader& header, const uint8_t* body) {
@@ -622,9 +714,11 @@ void Connection::seal(const FrameHeader& header, const uint8_t* body) {
 void Connection::open_segment(const FrameHeader& header, uint32_t segment) {
   auto opened = namespace_->open_segment(session_, segment);
   if (!opened.ok()) return reply_error(header, opened.status());
+  const wire::Tier tier = opened->file ? wire::Tier::kNvme : wire::Tier::kDram;
+  const wire::OpenSegmentReply answer{opened->bytes, static_cast<uint32_t>(tier), 0};
+  if (opened->file) return reply(header, &answer, sizeof(answer), {{opened->file->fd(), opened->file}});
   auto fd = opened->memory->read_only_fd();
   if (!fd.ok()) return reply_error(header, fd.status());
-  const wire::OpenSegmentReply answer{opened->bytes};
   reply(header, &answer, sizeof(answer), {{*fd, close_later(*fd)}});
 }
 

@@ -5,15 +5,18 @@
 //
 // What a peer can make it hold is bounded: a request's body by kRequestBodyBytesMax, output by back-pressure
 // (see `wants_input`), drafts and waiting reserves by the limits below. A large put goes straight into the
-// segment; other payloads are passed on piece by piece.
+// segment; other payloads are passed on piece by piece. What lies in files is read ahead of the peer by at most
+// kReadAheadBytesMax, and never waited for: replies come in order of completion.
 #pragma once
 #include <chrono>
+#include <list>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "store/store.h"
+#include "store/view_reader.h"
 #include "transport/output_queue.h"
 #include "transport/shm/ring.h"
 #include "transport/wire.h"
@@ -38,6 +41,7 @@ class Connection {
   static constexpr size_t kPinnedRepliesMax = 64;            // pinned replies at which reading stops
   static constexpr size_t kDraftsMax = 64;
   static constexpr size_t kWaitingReservesMax = 64;
+  static constexpr size_t kTransfersMax = 64;                // objects in files being read at which reading stops
   // The most that `consume` leaves over: one incomplete frame.
   static constexpr size_t kLeftoverBytesMax =
       sizeof(wire::FrameHeader) + wire::kRequestBodyBytesMax + kInlineFrameBytesMax;
@@ -56,7 +60,8 @@ class Connection {
   void direct_filled(size_t bytes);
   // False while the peer must first take its output.
   bool wants_input() const {
-    return !closing_ && output_.copied_bytes() < kOutputBytesMax && output_.pinned_chunks() < kPinnedRepliesMax;
+    return !closing_ && output_.copied_bytes() < kOutputBytesMax && output_.pinned_chunks() < kPinnedRepliesMax &&
+           transfers_.size() < kTransfersMax;
   }
   // Whether a frame has begun and not ended.
   bool mid_frame() const { return put_.has_value() || pieces_left_ > 0; }
@@ -67,6 +72,14 @@ class Connection {
   bool closing() const { return closing_; }
   // Says why and closes.
   void goodbye(const Status& status);
+
+  // --- reads of files
+  // `arrived` runs on another thread when `take_reads` has something to do. It must not block. Set before any input.
+  void on_reads(std::function<void()> arrived) { on_reads_ = std::move(arrived); }
+  // Whether there are replies to come that wait for reads.
+  bool reading() const { return !transfers_.empty(); }
+  // Queues what has arrived and reads on, as far ahead as output was sent.
+  void take_reads();
 
   // --- the seal ring
   // Seals up to one batch of what the ring holds; whether there was any.
@@ -105,6 +118,9 @@ class Connection {
   void put_inline(const wire::FrameHeader& header, const uint8_t* body, ConstSpan payload);
   void get(const wire::FrameHeader& header, const wire::ObjectRequest& request, std::string_view key);
   void copy(const wire::FrameHeader& header, const uint8_t* body);
+  void begin_transfer(const wire::FrameHeader& header, ObjectView view, std::string_view key,
+                      std::optional<Draft> draft = std::nullopt, Condition condition = {});
+  bool ask_ahead();
   void list(const wire::FrameHeader& header, const uint8_t* body);
   void begin_draft(const wire::FrameHeader& header, std::string_view key);
   void end_draft(const wire::FrameHeader& header, const uint8_t* body);
@@ -152,6 +168,21 @@ class Connection {
   Status pieces_failed_;
 
   std::unordered_map<uint64_t, Draft> drafts_;
+
+  // An object that is on its way out of files to the peer, or from wherever it lies to its copy.
+  struct Transfer {
+    // Takes what has arrived. Whether that was the last of it: replied to, one way or the other.
+    bool advance(Connection& connection);
+    void send(Connection& connection, ViewReader::Piece piece);
+
+    wire::FrameHeader header;  // of the request
+    std::unique_ptr<ViewReader> reader;
+    std::optional<Draft> draft;  // of a copy
+    Condition condition;
+    bool begun = false;  // a piece was sent
+  };
+  std::list<Transfer> transfers_;  // the oldest first
+  std::function<void()> on_reads_;
 
   // The Unix socket's part.
   SessionId session_ = 0;

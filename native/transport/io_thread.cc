@@ -142,6 +142,14 @@ void Server::IoThread::post_room_freed() {
   if (!std::exchange(bell_rung_, true)) ring_bell();
 }
 
+void Server::IoThread::post_reads(Peer* peer) {
+  Mail mail{Mail::Kind::kReads};
+  mail.peer = peer;
+  std::unique_lock lock(mail_mutex_);
+  mail_.push_back(mail);
+  if (!std::exchange(bell_rung_, true)) ring_bell();
+}
+
 void Server::IoThread::take_mail() {
   std::vector<Mail> mail;
   {
@@ -154,6 +162,7 @@ void Server::IoThread::take_mail() {
       case Mail::Kind::kAdopt: {
         auto peer = std::make_unique<Peer>(item.fd, item.connection_kind, server_.store_, face_);
         peer->progress_at = now_;
+        peer->connection.on_reads([this, to = peer.get()] { post_reads(to); });
         peer->events = EPOLLIN | EPOLLRDHUP;
         if (!add_to_epoll(epoll_, item.fd, peer->events, reinterpret_cast<uint64_t>(peer.get()) | kPeer)) {
           ::close(item.fd);
@@ -180,6 +189,15 @@ void Server::IoThread::take_mail() {
           flush(*peer);
         }
         break;
+      case Mail::Kind::kReads: {
+        auto found = peers_.find(item.peer);
+        if (found == peers_.end() || found->second->dead) break;
+        item.peer->progress_at = now_;
+        item.peer->connection.take_reads();
+        item.peer->connection.report_traffic();
+        flush(*item.peer);
+        break;
+      }
       case Mail::Kind::kRoomFreed:
         for (Peer* peer : std::vector<Peer*>(waiting_)) {
           peer->connection.retry_reserves(now_);
@@ -292,7 +310,10 @@ void Server::IoThread::flush(Peer& peer) {
     if (peer.bandwidth != nullptr) pay(peer, static_cast<size_t>(sent));
   }
   if (sent_round > 0) peer.progress_at = now_;
-  if (output.empty() && (peer.connection.closing() || peer.peer_done)) return kill(peer);
+  // What was sent makes room for more to be read.
+  if (sent_round > 0 && peer.connection.reading()) peer.connection.take_reads();
+  const bool replied = output.empty() && !peer.connection.reading();
+  if (replied && (peer.connection.closing() || peer.peer_done)) return kill(peer);
   // Room in the output: what was left over may go on.
   if (!peer.leftover.empty() && sent_round > 0 && peer.connection.wants_input()) process(peer, nullptr, 0);
   watch(peer);

@@ -14,6 +14,8 @@
 namespace millrace {
 
 class Server::IoThread {
+  struct Peer;
+
  public:
   IoThread(Server& server, const ServerFace& face);
   ~IoThread();
@@ -29,6 +31,7 @@ class Server::IoThread {
   void post_retired(SessionId session, uint32_t segment);
   void post_dropped(Namespace* ns);
   void post_room_freed();
+  void post_reads(Peer* peer);
   bool has_waiting_reserves() const { return waiting_reserves_.load(std::memory_order_relaxed) > 0; }
 
  private:
@@ -81,12 +84,13 @@ class Server::IoThread {
   std::atomic<int> waiting_reserves_{0};
 
   struct Mail {
-    enum class Kind { kAdopt, kRetired, kDropped, kRoomFreed } kind;
+    enum class Kind { kAdopt, kRetired, kDropped, kRoomFreed, kReads } kind;
     int fd = -1;
     Connection::Kind connection_kind = Connection::Kind::kTcp;
     SessionId session = 0;
     uint32_t segment = 0;
     Namespace* ns = nullptr;
+    Peer* peer = nullptr;  // perhaps gone by now
   };
   std::mutex mail_mutex_;
   std::vector<Mail> mail_;

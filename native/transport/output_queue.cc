@@ -43,6 +43,15 @@ void OutputQueue::append_pinned(std::vector<ConstSpan> spans, std::shared_ptr<vo
   ++pinned_chunks_;
 }
 
+void OutputQueue::append_read(ConstSpan bytes, std::shared_ptr<void> keeper) {
+  Chunk& chunk = chunks_.emplace_back();
+  chunk.spans.push_back(bytes);
+  chunk.keeper = std::move(keeper);
+  chunk.read = true;
+  queued_bytes_ += bytes.bytes;
+  read_bytes_ += bytes.bytes;
+}
+
 void OutputQueue::attach(std::vector<PassedDescriptor> descriptors) {
   MILLRACE_ASSERT(attached_.empty());
   attached_ = std::move(descriptors);
@@ -88,10 +97,11 @@ void OutputQueue::sent(size_t bytes) {
         span.data += part;
         span.bytes -= part;
         bytes -= part;
+        if (chunk.read) read_bytes_ -= part;
         if (span.bytes == 0) ++chunk.span;
       }
       done = chunk.span == chunk.spans.size();
-      if (done) --pinned_chunks_;
+      if (done && !chunk.read) --pinned_chunks_;
     }
     if (done) {
       if (chunk.block != nullptr && chunk.block->capacity == kBlockBytes && spare_ == nullptr) {

@@ -29,6 +29,8 @@ class OutputQueue {
   void append(const void* data, size_t bytes) { std::memcpy(append(bytes), data, bytes); }
   // Bytes that lie elsewhere and stay there while `keeper` lives.
   void append_pinned(std::vector<ConstSpan> spans, std::shared_ptr<void> keeper);
+  // The same for bytes that were read from a file: they cost memory of their own until they are sent.
+  void append_read(ConstSpan bytes, std::shared_ptr<void> keeper);
   // Descriptors that go with the next byte appended.
   void attach(std::vector<PassedDescriptor> descriptors);
 
@@ -36,6 +38,7 @@ class OutputQueue {
   // Everything queued, and the part of it that is copied and so costs memory of its own.
   uint64_t queued_bytes() const { return queued_bytes_; }
   uint64_t copied_bytes() const { return copied_bytes_; }
+  uint64_t read_bytes() const { return read_bytes_; }
   size_t pinned_chunks() const { return pinned_chunks_; }
 
   // What to send next: up to `max` vectors, and the descriptors that go with the first byte (nullptr: none).
@@ -57,6 +60,7 @@ class OutputQueue {
     std::vector<ConstSpan> spans;  // or pinned ones, from [span]
     size_t span = 0;
     std::shared_ptr<void> keeper;
+    bool read = false;  // pinned by `append_read`
     std::vector<PassedDescriptor> descriptors;
   };
   static constexpr size_t kBlockBytes = 64 * KiB;
@@ -66,6 +70,7 @@ class OutputQueue {
   std::unique_ptr<Block> spare_;
   uint64_t queued_bytes_ = 0;
   uint64_t copied_bytes_ = 0;
+  uint64_t read_bytes_ = 0;
   size_t pinned_chunks_ = 0;
 };
 

@@ -20,6 +20,7 @@ bool opcode_known(uint8_t opcode) {
     case Opcode::kSeal:
     case Opcode::kOpenSegment:
     case Opcode::kConfirmUnmapped:
+    case Opcode::kNoteRead:
     case Opcode::kSegmentRetired:
     case Opcode::kNamespaceDropped:
     case Opcode::kGoodbye:
@@ -45,6 +46,9 @@ Status check_header(const FrameHeader& header, bool from_server) {
   }
   if ((header.flags & ~kFlagsKnown) != 0) return {Code::kUnsupported, "unknown flags in a frame"};
   if (((header.flags & kFlagReply) != 0) != from_server) return {Code::kProtocol, "frame sent by the wrong side"};
+  if ((header.flags & kFlagMore) != 0 && (!from_server || header.opcode != Opcode::kGet)) {
+    return {Code::kProtocol, "only the reply to a get comes in pieces"};
+  }
   const bool pushed = header.opcode >= Opcode::kSegmentRetired;
   if (pushed && !from_server) return {Code::kProtocol, "only the server sends such a frame"};
   if (!from_server && (header.status != 0 || header.descriptors != 0)) {

@@ -17,7 +17,7 @@
 //                                                           socket 4 descriptors: index, ring, wake server,
 //                                                           wake client
 //   kPut            ObjectRequest, key; payload          -> ObjectReply
-//   kGet            ObjectRequest, key                   -> ObjectReply; payload
+//   kGet            ObjectRequest, key                   -> ObjectReply; payload. Or in pieces, see below
 //   kHead           ObjectRequest, key                   -> ObjectReply
 //   kDelete         ObjectRequest, key                   -> DeleteReply
 //   kCopy           CopyRequest, from, to                -> ObjectReply
@@ -35,6 +35,7 @@
 //   kOpenSegment    SegmentMessage                       -> OpenSegmentReply; 1 descriptor (read-only)
 //   kGiveBack       SegmentMessage                       no reply
 //   kConfirmUnmapped SegmentMessage                      no reply
+//   kNoteRead       ObjectRequest, key                   no reply: the client read it from a file by itself
 //
 // Sent by the server of its own accord:
 //
@@ -43,6 +44,11 @@
 //   kGoodbye        status and message: why the connection is about to be closed
 //
 // A reply whose status is not kOk has the message as its body and no payload.
+//
+// Bytes that come from files are sent as they are read: the reply to a kGet may be several frames, each with the
+// request's id, a PiecedReply and the next piece of the payload, in order, and with other replies between them. All
+// but the last have kFlagMore. Where a piece cannot be read, or an extent turns out to be damaged, an error takes
+// the place of the next piece: nobody gets all of the payload then.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -78,6 +84,7 @@ enum class Opcode : uint8_t {
   kSeal = 34,
   kOpenSegment = 35,
   kConfirmUnmapped = 36,
+  kNoteRead = 37,
   kSegmentRetired = 64,
   kNamespaceDropped = 65,
   kGoodbye = 66,
@@ -88,8 +95,9 @@ bool opcode_known(uint8_t opcode);
 enum Flag : uint16_t {
   kFlagReply = 1,       // sent by the server
   kFlagPayloadCrc = 2,  // payload_crc is that of the payload; must be checked
+  kFlagMore = 4,        // kGet, sent by the server: more frames of this reply follow
 };
-inline constexpr uint16_t kFlagsKnown = kFlagReply | kFlagPayloadCrc;
+inline constexpr uint16_t kFlagsKnown = kFlagReply | kFlagPayloadCrc | kFlagMore;
 
 struct FrameHeader {
   uint32_t magic;          //  0
@@ -149,6 +157,12 @@ struct ObjectReply {
   uint32_t sealed_unix_s;  // 20
 };
 static_assert(sizeof(ObjectReply) == 24);
+
+struct PiecedReply {
+  ObjectReply info;        //  0
+  uint64_t payload_bytes;  // 24  of all pieces
+};
+static_assert(sizeof(PiecedReply) == 32);
 
 struct DeleteReply {
   uint64_t existed;
@@ -224,8 +238,13 @@ struct SegmentMessage {
 static_assert(sizeof(SegmentMessage) == 8);
 
 struct OpenSegmentReply {
-  uint64_t segment_bytes;
+  uint64_t segment_bytes;  //  0
+  uint32_t tier;           //  8  Tier
+  uint32_t reserved;       // 12
 };
+static_assert(sizeof(OpenSegmentReply) == 16);
+// Where a segment lies: shared memory to be mapped, or a file to be read, on blocks of 4096 bytes (O_DIRECT).
+enum class Tier : uint32_t { kDram = 0, kNvme = 1 };
 
 // No request has a larger body: what the server must buffer of one is therefore small.
 inline constexpr uint32_t kRequestBodyBytesMax = 4096;

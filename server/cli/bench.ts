@@ -1,4 +1,8 @@
-/** `millrace bench`: measures this machine, each figure beside its rival's from the same run. */
+/**
+ * `millrace bench`: measures this machine, each figure beside its rival's from the same run. `bench kill` measures
+ * nothing: it counts what is lost when the daemon is killed.
+ */
+import { randomInt } from "node:crypto";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type BenchFigure, isMet } from "../../bench/figure.js";
 import { BENCHMARKS, describeMachine, type Machine } from "../../bench/suite.js";
@@ -11,7 +15,8 @@ import { parseCount, untilInterrupted } from "./workload.js";
 
 interface Flags {
   seconds: number;
-  rounds: number;
+  rounds?: number;
+  seed?: number;
   scale: number;
   hugePages: HugePages;
   syscalls?: true;
@@ -29,6 +34,12 @@ export interface BenchDocument {
 
 const SECONDS_DEFAULT = 20;
 const ROUNDS_DEFAULT = 5;
+const KILL = {
+  name: "kill",
+  summary: "kill the daemon at random moments under load, restart it, and count what was lost or torn",
+};
+const KILL_ROUNDS_DEFAULT = 100;
+const SEED_MAX = 2 ** 31 - 1;
 /** For setting up and warming up, over the time for measuring. */
 const SET_UP_MS = 120_000;
 
@@ -44,9 +55,16 @@ export function register(program: Command): void {
         .default(SECONDS_DEFAULT),
     )
     .addOption(
-      new Option("--rounds <count>", "how often the contenders take turns; medians are compared")
-        .argParser(parseCount(1, 1000))
-        .default(ROUNDS_DEFAULT),
+      new Option(
+        "--rounds <count>",
+        `how often the contenders take turns, whose medians are compared (default: ${ROUNDS_DEFAULT}); ` +
+          `of kill, how often the daemon is killed (default: ${KILL_ROUNDS_DEFAULT})`,
+      ).argParser(parseCount(1, 1_000_000)),
+    )
+    .addOption(
+      new Option("--seed <number>", "of kill, what its random choices follow from").argParser(
+        parseCount(0, SEED_MAX),
+      ),
     )
     .addOption(
       new Option("--scale <factor>", "multiplies counts of objects and records")
@@ -61,12 +79,13 @@ export function register(program: Command): void {
     .option("--syscalls", "also count system calls, with strace, outside of the timed rounds")
     .action(async (name: string | undefined, flags: Flags) => {
       if (name === undefined) list(flags);
+      else if (name === KILL.name) await kill(flags);
       else await bench(name, flags);
     });
 }
 
 function list({ json }: Flags): void {
-  const benchmarks = BENCHMARKS.map(({ name, summary }) => ({ name, summary }));
+  const benchmarks = [...BENCHMARKS, KILL].map(({ name, summary }) => ({ name, summary }));
   if (json) printJson({ benchmarks });
   else printTable(benchmarks.map(({ name, summary }) => [name, summary]));
 }
@@ -74,10 +93,10 @@ function list({ json }: Flags): void {
 async function bench(name: string, flags: Flags): Promise<void> {
   const benchmark = BENCHMARKS.find((candidate) => candidate.name === name);
   if (benchmark === undefined) {
-    const names = BENCHMARKS.map((candidate) => candidate.name).join(", ");
+    const names = [...BENCHMARKS, KILL].map((candidate) => candidate.name).join(", ");
     throw new UsageError(`there is no benchmark ${JSON.stringify(name)}; there are ${names}`);
   }
-  const { seconds, rounds, scale, hugePages } = flags;
+  const { seconds, rounds = ROUNDS_DEFAULT, scale, hugePages } = flags;
   const notes = new Set<string>();
   const figures = await untilInterrupted((interrupted) => {
     const late = new AbortController();
@@ -107,6 +126,16 @@ async function bench(name: string, flags: Flags): Promise<void> {
   };
   if (flags.json) printJson(document);
   else print(document);
+}
+
+/** Prints one JSON document in any case. Exit code 1 where anything was lost or torn. */
+async function kill({ rounds = KILL_ROUNDS_DEFAULT, seed = randomInt(SEED_MAX) }: Flags): Promise<void> {
+  const { runKill } = await import("../../bench/kill.js");
+  const progress = (line: string) => process.stderr.write(`${line}\n`);
+  progress(`seed ${seed}`);
+  const outcome = await untilInterrupted((signal) => runKill({ rounds, seed, signal, progress }));
+  printJson(outcome);
+  if (outcome.lost + outcome.torn > 0) process.exitCode = 1;
 }
 
 function print({ bench: name, machine, figures, notes }: BenchDocument): void {

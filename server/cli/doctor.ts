@@ -1,12 +1,16 @@
-/** `millrace doctor`: what this machine offers, what is built, and what would help. */
+/** `millrace doctor`: what this machine offers, what is built, what would help, and whether a node's bytes hold. */
 import { constants, existsSync, readdirSync, readFileSync } from "node:fs";
 import { open, unlink } from "node:fs/promises";
 import { availableParallelism, freemem, tmpdir, totalmem } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { loadAddon } from "../../native/binding/addon.js";
+import { capacityBytes, type HugeMount, hugeMounts, isTmpfs } from "../state/mounts.js";
+import { addConnectionOptions, type ConnectionFlags } from "./connection.js";
+import { UsageError } from "./errors.js";
 import { printJson, printTable } from "./output.js";
 import { formatSize } from "./values.js";
+import { verifyNode } from "./verify.js";
 import { packageVersion } from "./version.js";
 
 export interface HugePagePool {
@@ -26,7 +30,12 @@ export interface Diagnosis {
   addon: Record<string, string | number | boolean> | null;
   cpuFeatures: string[];
   hugePages: HugePagePool[];
+  /** Mounted hugetlbfs with pages of 2 MiB, where `--state` can keep memory in huge pages. */
+  hugeMounts: HugeMount[];
   shmemHugePages: string | null;
+  /** Where `--state` keeps memory unless it lies on a tmpfs itself; null: there is no such place. */
+  namedMemory: { path: string; capacityBytes: number | null } | null;
+  /** Whether the kernel's settings allow it; what files are really read with is the addon's `fileBackend`. */
   ioUring: boolean;
   /** By folder. */
   directIo: Record<string, boolean>;
@@ -53,18 +62,30 @@ const CPU_FEATURES = new Set([
 const SHOWN_ANYWAY = new Set(["kernel", "processors", "memoryBytes"]);
 
 export function register(program: Command): void {
-  program
-    .command("doctor")
-    .description("what this machine offers and what is built")
-    .option("--json", "print one JSON document")
-    .action(async (flags: { json?: boolean }) => {
-      const diagnosis = await diagnose();
+  addConnectionOptions(program.command("doctor"))
+    .description(
+      "what this machine offers and what is built; with --verify whether a node's objects are whole",
+    )
+    .argument("[directory...]", "directories to try direct I/O in, as --nvme would use it")
+    .option("--verify", "read all objects of the node at --endpoint again and check them")
+    .action(async (directories: string[], flags: ConnectionFlags & { verify?: true }) => {
+      if (flags.verify) {
+        await verifyNode(flags);
+        return;
+      }
+      const diagnosis = await diagnose(directories);
       if (flags.json) printJson(diagnosis);
       else print(diagnosis);
     });
 }
 
-export async function diagnose(): Promise<Diagnosis> {
+export async function diagnose(directories: readonly string[] = []): Promise<Diagnosis> {
+  for (const directory of directories) {
+    if (!existsSync(directory)) throw new UsageError(`there is no directory ${directory}`);
+  }
+  const tried = directories.length > 0 ? directories.map((path) => resolve(path)) : [tmpdir(), process.cwd()];
+  const directIo: Record<string, boolean> = {};
+  for (const directory of tried) directIo[directory] = await supportsDirectIo(directory);
   const found: Omit<Diagnosis, "advice"> = {
     version: packageVersion(),
     node: process.version,
@@ -76,12 +97,11 @@ export async function diagnose(): Promise<Diagnosis> {
     addon: loadAddon()?.doctor() ?? null,
     cpuFeatures: cpuFeatures(),
     hugePages: hugePages(),
+    hugeMounts: hugeMounts(),
+    namedMemory: isTmpfs("/dev/shm") ? { path: "/dev/shm", capacityBytes: capacityBytes("/dev/shm") } : null,
     shmemHugePages: selected(readText("/sys/kernel/mm/transparent_hugepage/shmem_enabled")),
     ioUring: ioUring(),
-    directIo: {
-      [tmpdir()]: await supportsDirectIo(tmpdir()),
-      [process.cwd()]: await supportsDirectIo(process.cwd()),
-    },
+    directIo,
     libfabric: libfabric(),
     openFilesMax: openFilesMax(),
   };
@@ -110,8 +130,23 @@ function advise(found: Omit<Diagnosis, "advice">): string[] {
       `Only ${found.openFilesMax} open files are allowed; large namespaces need one a segment: ulimit -n 65536`,
     );
   }
-  if (!found.ioUring)
-    advice.push("io_uring is not available; the NVMe tier will need it (kernel.io_uring_disabled=0)");
+  const { fileBackend, liburing } = found.addon ?? {};
+  if (fileBackend === "threads") {
+    const why = !liburing
+      ? "the addon was built without liburing (install liburing-dev and build again)"
+      : found.ioUring
+        ? "the kernel refuses it to this process (a container's seccomp profile?)"
+        : "the kernel does not offer it (Linux 5.1 and kernel.io_uring_disabled=0)";
+    advice.push(`Files of the NVMe tier are read by threads, not through io_uring: ${why}`);
+  }
+  for (const [directory, works] of Object.entries(found.directIo)) {
+    if (!works) {
+      advice.push(`${directory} does not take direct I/O: as --nvme it would share the kernel's page cache`);
+    }
+  }
+  if (found.namedMemory === null) {
+    advice.push("/dev/shm is not a tmpfs: serve --state needs one there, or a --state directory on a tmpfs");
+  }
   return advice;
 }
 
@@ -133,12 +168,22 @@ function print(diagnosis: Diagnosis): void {
       `${total} reserved, ${free} free`,
     ]),
     ["huge pages in shmem", diagnosis.shmemHugePages ?? "unknown"],
+    ...diagnosis.hugeMounts.map(({ path, writable }) => [
+      "hugetlbfs",
+      `${path}${writable ? "" : ", not writable for this user"}`,
+    ]),
+    ["memory for --state", describeNamedMemory(diagnosis.namedMemory)],
     ["io_uring", yes(diagnosis.ioUring)],
     ...Object.entries(diagnosis.directIo).map(([folder, works]) => [`O_DIRECT in ${folder}`, yes(works)]),
     ["libfabric", diagnosis.libfabric ?? "not installed"],
     ["open files", diagnosis.openFilesMax === null ? "unknown" : String(diagnosis.openFilesMax)],
   ]);
   for (const line of diagnosis.advice) process.stdout.write(`\n* ${line}\n`);
+}
+
+function describeNamedMemory(found: Diagnosis["namedMemory"]): string {
+  if (found === null) return "none";
+  return `${found.path}${found.capacityBytes === null ? "" : `, ${formatSize(found.capacityBytes)}`}`;
 }
 
 function readText(path: string): string | null {

@@ -81,11 +81,13 @@ async function list(flags: ConnectionFlags): Promise<void> {
     return;
   }
   printTable([
-    ["NAME", "OBJECTS", "SIZE", "LEASE LEFT"],
-    ...namespaces.map(({ name, objects, sizeBytes, leaseRemainingMs }) => [
+    ["NAME", "OBJECTS", "SIZE", "DRAM", "NVME", "LEASE LEFT"],
+    ...namespaces.map(({ name, objects, sizeBytes, dramBytes, nvmeBytes, leaseRemainingMs }) => [
       name,
       String(objects),
       formatSize(sizeBytes),
+      formatSize(dramBytes),
+      formatSize(nvmeBytes),
       formatDuration(leaseRemainingMs),
     ]),
   ]);

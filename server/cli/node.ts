@@ -1,6 +1,8 @@
 /**
  * A storage node inside this process: engine, policies and doors put together. `millrace serve` runs one, and
  * so does every workload command that was given no endpoint.
+ *
+ *   state directory -> engine -> what the last life left -> doors
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -19,7 +21,9 @@ import { OpenStreams } from "../doors/grpc/open_streams.js";
 import { Engine } from "../engine/engine.js";
 import { Namespaces } from "../namespaces/namespaces.js";
 import { Shuffles } from "../shuffles/shuffles.js";
-import { defaultDramBytes, type HugePages } from "./serve_config.js";
+import { ALIVE_INTERVAL_MS, StateDirectory, type StateLog } from "../state/directory.js";
+import { recover } from "./recover.js";
+import { defaultDramBytes, type HugePages, type NvmeDirectory } from "./serve_config.js";
 import type { Address } from "./values.js";
 import { packageVersion } from "./version.js";
 
@@ -32,9 +36,15 @@ export interface NodeOptions {
   data?: Address | null;
   /** Left out: half of this machine's memory. */
   dramBytes?: number;
+  /** Left out: no NVMe tier. */
+  nvme?: readonly NvmeDirectory[];
   hugePages?: HugePages;
-  log?: DoorLog;
+  /** The directory that lets objects outlive this node. Null or left out: they end with it. */
+  state?: string | null;
+  log?: NodeLog;
 }
+
+export type NodeLog = DoorLog & StateLog;
 
 export interface RunningNode {
   /** What clients connect to: the gRPC address. */
@@ -44,7 +54,7 @@ export interface RunningNode {
   socketPath: string;
   /** "" where the door is closed. */
   dataAddress: string;
-  /** Drains for at most a few seconds, then stops; all objects are gone. */
+  /** Drains for at most a few seconds, then stops; without a state directory all objects are gone. */
   close(): Promise<void>;
 }
 
@@ -53,9 +63,9 @@ const DRAIN_MS = 5_000;
 const SHUFFLE_INDEX_BYTES_MAX = 1024 ** 3;
 const IO_THREADS_MAX = 4;
 const ANY_PORT: Address = { host: "127.0.0.1", port: 0 };
-const SILENT: DoorLog = { error() {}, debug() {} };
+const SILENT: NodeLog = { error() {}, warn() {}, info() {}, debug() {} };
 
-const clock: Clock = { monotonicMs: () => performance.now(), unixMs: () => Date.now() };
+const PROCESS_CLOCK: Clock = { monotonicMs: () => performance.now(), unixMs: () => Date.now() };
 
 /** Starts a node and returns when all of its doors listen. */
 export async function startNode(options: NodeOptions = {}): Promise<RunningNode> {
@@ -72,14 +82,33 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
   const addon = requireAddon();
   const contract = loadContract();
   const log = options.log ?? SILENT;
+  const dramBytes = options.dramBytes ?? defaultDramBytes();
+  const nvme = options.nvme ?? [];
+  const hugePages = options.hugePages ?? "auto";
+  const state =
+    options.state === undefined || options.state === null
+      ? null
+      : new StateDirectory({
+          path: options.state,
+          dramBytes,
+          hugePages,
+          nvmePaths: nvme.map(({ path }) => path),
+          log,
+        });
+  if (state !== null) keepAlive(state, log, cleanup);
+  const clock = state?.clock ?? PROCESS_CLOCK;
   const socketPath = await prepareSocket(options.socketPath, cleanup);
   const data = options.data === undefined ? ANY_PORT : options.data;
   const grpc = options.grpc ?? ANY_PORT;
-  const nodeId = randomUUID();
+  const nodeId = state?.nodeId ?? randomUUID();
 
   const engine = new Engine({
-    dramBytes: options.dramBytes ?? defaultDramBytes(),
-    hugePages: options.hugePages ?? "auto",
+    dramBytes,
+    nvme: [...nvme],
+    hugePages,
+    keep: state !== null,
+    memoryDirectory: state?.memoryDirectory ?? null,
+    hugeDirectory: state?.hugeDirectory ?? null,
     // One for the native doors and one more for every further pair of cores; kernels and callers need the rest.
     ioThreads: Math.min(IO_THREADS_MAX, Math.max(1, Math.floor(availableParallelism() / 2))),
     socketPath,
@@ -89,18 +118,27 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
   });
   cleanup.add(() => engine.close());
 
-  const shuffles = new Shuffles(engine, {
-    partitionsMax: addon.limits.partitionsMax as number,
-    mapsMax: addon.limits.mapsMax as number,
-    indexBytesMax: SHUFFLE_INDEX_BYTES_MAX,
-  });
+  const shuffles = new Shuffles(
+    engine,
+    {
+      partitionsMax: addon.limits.partitionsMax as number,
+      mapsMax: addon.limits.mapsMax as number,
+      indexBytesMax: SHUFFLE_INDEX_BYTES_MAX,
+    },
+    state?.journals ?? null,
+  );
   const namespaces = new Namespaces({
     clock,
     randomBytes,
     store: engine,
     slowestPartition: (namespace) => shuffles.slowestPartition(namespace),
     sweepIntervalMs: SWEEP_INTERVAL_MS,
+    ...(state === null ? {} : { recorder: state.journals }),
   });
+  if (state !== null) {
+    recover({ state, engine, namespaces, shuffles, log });
+    cleanup.add(() => namespaces.recordUsage());
+  }
   namespaces.onEnd((name, reason) => {
     shuffles.dropNamespace(name);
     log.debug({ namespace: name, reason }, "namespace ended");
@@ -153,6 +191,23 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     dataAddress: node.dataAddress,
     close: () => cleanup.run(),
   };
+}
+
+/** Holds the state directory for as long as the node runs. */
+function keepAlive(state: StateDirectory, log: NodeLog, cleanup: Cleanup): void {
+  cleanup.add(() => state.close());
+  const timer = setInterval(() => {
+    try {
+      state.noteAlive();
+    } catch (thrown) {
+      log.error(
+        { err: thrown },
+        "the state directory cannot be written: leases will lapse late after a restart",
+      );
+    }
+  }, ALIVE_INTERVAL_MS);
+  timer.unref();
+  cleanup.add(() => clearInterval(timer));
 }
 
 /** Undoes what was done, last first, once. A step that fails does not keep the others from running. */

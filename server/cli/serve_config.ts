@@ -2,9 +2,9 @@
  * What `millrace serve` runs with. One table names every setting with its flag, its environment variable and its
  * key in the config file; a flag beats the environment, that beats the file, that beats the default.
  */
-import { readFileSync } from "node:fs";
+import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
 import { tmpdir, totalmem, userInfo } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { UsageError } from "./errors.js";
 import { type Address, formatSize, parseAddress, parseSize } from "./values.js";
@@ -20,8 +20,17 @@ export interface ServeConfig {
   /** Null: the native TCP door stays closed. */
   data: Address | null;
   dramBytes: number;
+  /** Directories of the NVMe tier; none: there is no such tier. */
+  nvme: NvmeDirectory[];
   hugePages: HugePages;
+  /** Where what outlives the daemon is noted; null: nothing does. */
+  state: string | null;
   logLevel: LogLevel;
+}
+
+export interface NvmeDirectory {
+  path: string;
+  limitBytes: number;
 }
 
 interface Setting {
@@ -60,6 +69,18 @@ const SETTINGS: readonly Setting[] = [
     help: "most memory for objects, for example 8GiB (default half of what there is)",
   },
   {
+    key: "nvme",
+    flag: "--nvme <dir:size...>",
+    env: "MILLRACE_NVME",
+    help: "directory on a local device for objects that memory has no room for, for example /mnt/nvme:500GiB; several make one tier",
+  },
+  {
+    key: "state",
+    flag: "--state <dir>",
+    env: "MILLRACE_STATE",
+    help: "directory that lets objects outlive the daemon: the next start with it goes on where this one ended",
+  },
+  {
     key: "hugePages",
     flag: "--huge-pages <mode>",
     env: "MILLRACE_HUGE_PAGES",
@@ -73,7 +94,6 @@ const SETTINGS: readonly Setting[] = [
   },
   { key: "s3", flag: "--s3 <host:port>", env: "MILLRACE_S3", help: "S3 door", notBuilt: true },
   { key: "admin", flag: "--admin <host:port>", env: "MILLRACE_ADMIN", help: "admin door", notBuilt: true },
-  { key: "nvme", flag: "--nvme <dir:size...>", env: "MILLRACE_NVME", help: "NVMe tier", notBuilt: true },
   {
     key: "accessKey",
     flag: "--access-key <key>",
@@ -92,6 +112,7 @@ const SETTINGS: readonly Setting[] = [
 
 const CONFIG_ENV = "MILLRACE_CONFIG";
 const DRAM_BYTES_MIN = 16 * 1024 ** 2;
+const NVME_BYTES_MIN = 64 * 1024 ** 2;
 // sun_path has 108 bytes and ends with a zero.
 const SOCKET_PATH_BYTES_MAX = 107;
 
@@ -136,6 +157,12 @@ export function resolveServeConfig(
       () => ({ host: "127.0.0.1", port: 7401 }),
     ),
     dramBytes: read("dram", ({ text, from }) => checkDram(parseSize(text, from), from), defaultDramBytes),
+    nvme: read("nvme", readNvme, () => []),
+    state: read(
+      "state",
+      ({ text }) => resolve(text),
+      () => null,
+    ),
     hugePages: read(
       "hugePages",
       (value) => oneOf(value, ["auto", "reserve", "off"] as const),
@@ -169,6 +196,7 @@ export function defaultSocketPath(): string {
 }
 
 interface Found {
+  /** Several are joined by commas. */
   text: string;
   /** How to name its source in an error. */
   from: string;
@@ -188,8 +216,12 @@ function find(
   const fromFile = file[setting.key];
   if (fromFile === undefined) return null;
   const from = `${setting.key} in ${configPath}`;
-  if (typeof fromFile !== "string" && typeof fromFile !== "number" && !setting.notBuilt) {
-    throw new UsageError(`${from} must be a string or a number`);
+  const isText = (value: unknown) => typeof value === "string" || typeof value === "number";
+  const list = setting.flag.endsWith("...>") && Array.isArray(fromFile) && fromFile.every(isText);
+  if (!isText(fromFile) && !list && !setting.notBuilt) {
+    throw new UsageError(
+      `${from} must be a string or a number${setting.key === "nvme" ? ", or a list" : ""}`,
+    );
   }
   return { text: String(fromFile), from };
 }
@@ -232,6 +264,31 @@ function readSocketPath({ text, from }: Found): string | null {
 function readGrpc({ text, from }: Found): Address {
   if (text === "off") throw new UsageError(`${from}: the gRPC door is the control plane and cannot be off`);
   return parseAddress(text, from);
+}
+
+/** "DIR:SIZE", several of them with commas between. Makes the directories. */
+function readNvme({ text, from }: Found): NvmeDirectory[] {
+  const directories: NvmeDirectory[] = [];
+  for (const item of text.split(",").map((part) => part.trim())) {
+    const colon = item.lastIndexOf(":");
+    if (colon < 1) {
+      throw new UsageError(`${from} ${JSON.stringify(item)} is not DIR:SIZE, for example /mnt/nvme:500GiB`);
+    }
+    const path = resolve(item.slice(0, colon));
+    const limitBytes = parseSize(item.slice(colon + 1), `${from}: the size`);
+    if (limitBytes < NVME_BYTES_MIN) {
+      throw new UsageError(`${from}: ${path} needs at least ${formatSize(NVME_BYTES_MIN)}`);
+    }
+    if (directories.some((other) => other.path === path)) throw new UsageError(`${from} names ${path} twice`);
+    try {
+      mkdirSync(path, { recursive: true });
+      accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
+    } catch (error) {
+      throw new UsageError(`${from}: ${path} cannot be used: ${(error as Error).message}`);
+    }
+    directories.push({ path, limitBytes });
+  }
+  return directories;
 }
 
 function checkDram(bytes: number, from: string): number {

@@ -17,7 +17,7 @@ import { sortReport } from "../../workloads/sort/report.js";
 import { describeSort } from "../../workloads/sort/result.js";
 import { parseStore, type StoreChoice } from "../../workloads/stores/open.js";
 import { UsageError } from "./errors.js";
-import type { HugePages } from "./serve_config.js";
+import type { HugePages, NvmeDirectory } from "./serve_config.js";
 import {
   addWorkloadOptions,
   parseCount,
@@ -146,6 +146,8 @@ export interface RunSortOptions {
   /** Null: an embedded node. */
   endpoint: string | null;
   dramBytes: number | null;
+  /** Left out: the embedded node has no such tier. */
+  nvme?: NvmeDirectory[];
   hugePages: HugePages;
   onProgress?: (progress: SortProgress) => void;
   signal?: AbortSignal;
@@ -157,6 +159,8 @@ export interface SortOutcome {
   run: SortRun;
   startUpSeconds: number;
   receipt: Receipt | null;
+  /** What the node has written to its NVMe tier. */
+  spilledBytes: number;
 }
 
 /** Segments are filled to the brim only by luck, and plans, samples and the rehearsal need a little. */
@@ -175,6 +179,7 @@ export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
       name: "sort",
       endpoint: options.endpoint,
       dramBytes: options.dramBytes,
+      nvme: options.nvme ?? [],
       hugePages: options.hugePages,
       workers,
       expectedBytes,
@@ -201,11 +206,12 @@ export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
     options.onStart?.(session.executor);
     const startUpSeconds = (performance.now() - startMs) / 1000;
     const run = await sort(sortOptions, surroundings);
+    const spilledBytes = (await session.client.nodeStats()).nvmeWrittenBytes;
     const receipt = await session.close();
     // Only when no function worker is left is it certain that nobody writes any more.
     if (run.document.validated) await output?.keep();
     else await output?.remove();
-    return { run, startUpSeconds, receipt };
+    return { run, startUpSeconds, receipt, spilledBytes };
   } catch (thrown) {
     await session?.close().catch(() => undefined);
     await output?.remove().catch(() => undefined);
@@ -234,12 +240,12 @@ function isInside(file: string, directory: string): boolean {
 async function checkRoom(session: WorkloadSession, { input, store }: RunSortOptions): Promise<void> {
   if (store.kind !== "millrace") return;
   const neededBytes = input.records * RECORD_BYTES;
-  const { dramLimitBytes } = await session.client.nodeStats();
-  if (neededBytes <= dramLimitBytes) return;
+  const { dramLimitBytes, nvmeLimitBytes } = await session.client.nodeStats();
+  if (neededBytes <= dramLimitBytes + nvmeLimitBytes) return;
   throw new MillraceError(
     "RESOURCE_EXHAUSTED",
-    `no room: ${neededBytes} bytes of records are to be exchanged and the node has ${dramLimitBytes} bytes of dram; ` +
-      "give it more (--dram), or exchange through another --store",
+    `no room: ${neededBytes} bytes of records are to be exchanged and the node has ${dramLimitBytes} bytes of dram ` +
+      `and ${nvmeLimitBytes} of nvme; give it more (--dram, --nvme), or exchange through another --store`,
     { retryable: false },
   );
 }

@@ -85,8 +85,10 @@ function render({ node, stats, namespaces }: Snapshot, before: Snapshot | null, 
     before === null || seconds <= 0
       ? ""
       : `, ${Math.max(0, Math.round((stats.sealedTotal - before.stats.sealedTotal) / seconds))} sealed/s`;
-  const used = stats.dramLimitBytes === 0 ? 0 : stats.dramUsedBytes / stats.dramLimitBytes;
-  const bar = "#".repeat(Math.round(used * 30)).padEnd(30, ".");
+  const rate = (of: (stats: NodeStatsResponse) => number) =>
+    before === null || seconds <= 0
+      ? ""
+      : ` (${formatSize(Math.max(0, Math.round((of(stats) - of(before.stats)) / seconds)))}/s)`;
   const doors = [
     `grpc ${node.grpcAddress}`,
     `data ${node.dataAddress || "closed"}`,
@@ -97,27 +99,55 @@ function render({ node, stats, namespaces }: Snapshot, before: Snapshot | null, 
       "millrace",
       `${node.version}, up ${formatDuration(Date.now() - node.startedUnixMs)}, ${doors.join(", ")}`,
     ],
-    ["dram", `[${bar}] ${formatSize(stats.dramUsedBytes)} of ${formatSize(stats.dramLimitBytes)}`],
+    ["dram", usage(stats.dramUsedBytes, stats.dramLimitBytes)],
     [
       "",
-      `${formatSize(stats.dramSpareBytes)} spare, ${formatSize(stats.heldBytes)} held by clients, ` +
-        `${formatSize(stats.hugePageBytes)} in huge pages`,
+      `${formatSize(stats.dramSpareBytes)} spare, ${formatSize(stats.grantedBytes)} granted to writers, ` +
+        `${formatSize(stats.heldBytes)} held by clients, ${formatSize(stats.hugePageBytes)} in huge pages`,
     ],
+    ...(stats.nvmeLimitBytes === 0
+      ? []
+      : [
+          ["nvme", usage(stats.nvmeUsedBytes, stats.nvmeLimitBytes)],
+          ...stats.nvmeDirectories.map(({ path, usedBytes, limitBytes, fault }) => [
+            "",
+            `${path}: ${formatSize(usedBytes)} of ${formatSize(limitBytes)}` +
+              (fault === "" ? "" : `, TAKES NOTHING NEW: ${fault}`),
+          ]),
+          [
+            "",
+            `${formatSize(stats.nvmeWrittenBytes)} written${rate((of) => of.nvmeWrittenBytes)} through ${stats.fileBackend}`,
+          ],
+          [
+            "moved",
+            `${formatSize(stats.demotedBytes)} demoted${rate((of) => of.demotedBytes)}, ` +
+              `${formatSize(stats.promotedBytes)} promoted${rate((of) => of.promotedBytes)}, ` +
+              `${formatSize(stats.cleanedBytes)} cleaned${rate((of) => of.cleanedBytes)}`,
+          ],
+        ]),
     ["objects", `${stats.objects} in ${stats.segments} segments${sealedRate}`],
     ["sessions", String(stats.sessions)],
   ]);
   const largest = [...namespaces].sort((a, b) => b.sizeBytes - a.sizeBytes);
   const table = formatTable([
-    ["NAMESPACE", "OBJECTS", "SIZE", "LEASE LEFT"],
+    ["NAMESPACE", "OBJECTS", "SIZE", "DRAM", "NVME", "LEASE LEFT"],
     ...largest
       .slice(0, NAMESPACES_SHOWN)
-      .map(({ name, objects, sizeBytes, leaseRemainingMs }) => [
+      .map(({ name, objects, sizeBytes, dramBytes, nvmeBytes, leaseRemainingMs }) => [
         name,
         String(objects),
         formatSize(sizeBytes),
+        formatSize(dramBytes),
+        formatSize(nvmeBytes),
         formatDuration(leaseRemainingMs),
       ]),
   ]);
   const hidden = largest.length - NAMESPACES_SHOWN;
   return `${head}\n${table}${hidden > 0 ? `and ${hidden} more\n` : ""}`;
+}
+
+function usage(usedBytes: number, limitBytes: number): string {
+  const used = limitBytes === 0 ? 0 : usedBytes / limitBytes;
+  const bar = "#".repeat(Math.round(Math.min(used, 1) * 30)).padEnd(30, ".");
+  return `[${bar}] ${formatSize(usedBytes)} of ${formatSize(limitBytes)}`;
 }

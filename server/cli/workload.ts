@@ -8,7 +8,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Client, connect, MillraceError, type Namespace, type Receipt } from "../../client/index.js";
 import { createExecutor, type Executor, localBackend } from "../../functions/index.js";
 import { type RunningNode, startNode } from "./node.js";
-import { type HugePages, resolveServeConfig } from "./serve_config.js";
+import { type HugePages, type NvmeDirectory, resolveServeConfig } from "./serve_config.js";
 
 export interface WorkloadOptions {
   /** Begins the namespace's name: 1 to 40 of a-z 0-9 -. */
@@ -17,6 +17,8 @@ export interface WorkloadOptions {
   endpoint: string | null;
   /** Of the embedded node; null: half of this machine's memory. */
   dramBytes: number | null;
+  /** Of the embedded node. */
+  nvme: NvmeDirectory[];
   hugePages: HugePages;
   /** Function workers. */
   workers: number;
@@ -46,6 +48,7 @@ export class WorkloadSession {
       if (options.endpoint === null) {
         node = await startNode({
           hugePages: options.hugePages,
+          nvme: options.nvme,
           ...(options.dramBytes === null ? {} : { dramBytes: options.dramBytes }),
         });
       }
@@ -132,7 +135,7 @@ export function addWorkloadOptions(command: Command): Command {
       ),
     )
     .option("--dram <size>", "most memory of the embedded node (default: half of this machine's)")
-    .option("--nvme <dir:size...>", "NVMe tier of the embedded node [not built in this version]")
+    .option("--nvme <dir:size...>", "NVMe tier of the embedded node, for example /mnt/nvme:500GiB")
     .option(
       "--huge-pages <mode>",
       "of the embedded node: reserve raises the pool while it runs, auto, off (default: reserve)",
@@ -144,12 +147,14 @@ export function addWorkloadOptions(command: Command): Command {
 /** The embedded node's part of the flags, checked as `serve` checks them. */
 export function readNodeOptions(flags: { dram?: string; nvme?: string[]; hugePages?: string }): {
   dramBytes: number;
+  nvme: NvmeDirectory[];
   hugePages: HugePages;
 } {
   // An embedded node has the machine to itself for as long as it runs, so it takes huge pages unless told otherwise.
   const hugePages = flags.hugePages ?? process.env.MILLRACE_HUGE_PAGES ?? "reserve";
   const config = resolveServeConfig({ ...flags, hugePages }, process.env);
-  return { dramBytes: config.dramBytes, hugePages: config.hugePages };
+  const { dramBytes, nvme } = config;
+  return { dramBytes, nvme, hugePages: config.hugePages };
 }
 
 /** A parser of whole numbers for commander. */

@@ -7,6 +7,7 @@ import {
   type Key,
   type NamespaceLimits,
   type NativeCondition,
+  type NativeDamage,
   type NativeDoor,
   type NativeDraft,
   type NativeEngine,
@@ -15,6 +16,7 @@ import {
   type NativeNodeStats,
   type NativeObjectInfo,
   type NativeReader,
+  type NativeVerifyPage,
   type NativeWatchEvent,
   requireAddon,
 } from "../../native/binding/addon.js";
@@ -34,6 +36,17 @@ export type {
 } from "../../native/binding/addon.js";
 
 export const NO_CONDITION: NativeCondition = { ifAbsent: false, ifSequence: 0 };
+
+// A caller that left is noticed after so many objects.
+const VERIFY_PAGE_OBJECTS = 256;
+
+/** What a check of a namespace's bytes found. */
+export interface Verified {
+  /** Objects, and their bytes. */
+  checked: number;
+  sizeBytes: number;
+  damaged: NativeDamage[];
+}
 
 /** An object being written. Exactly one of `seal` and `abort` ends it; `abort` after either does nothing. */
 export class Draft {
@@ -91,6 +104,23 @@ export class Engine {
     guarded(`namespace ${name}`, () => this.native.createNamespace(name, token, limits));
   }
 
+  /**
+   * The namespace as the node's last life left it; `torn` entries did not hold and were left out. NOT_FOUND where
+   * nothing of it is left.
+   */
+  recoverNamespace(
+    name: string,
+    token: Uint8Array,
+    limits: NamespaceLimits,
+  ): { objects: number; torn: number } {
+    return guarded(`namespace ${name}`, () => this.native.recoverNamespace(name, token, limits));
+  }
+
+  /** Removes what earlier lives left and no namespace of this one took up. */
+  removeOrphans(): void {
+    guarded("", () => this.native.removeOrphans());
+  }
+
   dropNamespace(name: string): void {
     guarded(`namespace ${name}`, () => this.native.dropNamespace(name));
   }
@@ -128,8 +158,9 @@ export class Engine {
     toNamespace: string,
     to: Key,
     condition: NativeCondition,
-  ): NativeObjectInfo {
-    return guarded(namespace, () => this.native.copy(namespace, from, toNamespace, to, condition), from);
+  ): Promise<NativeObjectInfo> {
+    const copy = () => this.native.copy(namespace, from, toNamespace, to, condition);
+    return guardedAsync(namespace, copy, from);
   }
 
   list(
@@ -146,6 +177,35 @@ export class Engine {
     try {
       this.native.count(namespace, door, bytesIn, bytesOut, operations);
     } catch {}
+  }
+
+  /**
+   * The object is a map output of the shuffle `group` with these R + 1 partition offsets: where it is demoted its
+   * partitions come to lie beside those of the others.
+   */
+  setPartitions(namespace: string, key: Key, group: string, offsets: Uint32Array | Float64Array): void {
+    guarded(namespace, () => this.native.setPartitions(namespace, key, group, offsets), key);
+  }
+
+  /**
+   * Reads every object of the namespace again, in both tiers, and compares it with its checksum. `signal` ends it early
+   * with ABORTED.
+   */
+  async verifyNamespace(namespace: string, signal: AbortSignal): Promise<Verified> {
+    const verified: Verified = { checked: 0, sizeBytes: 0, damaged: [] };
+    let startAfter: Key | null = "";
+    while (startAfter !== null) {
+      if (signal.aborted)
+        throw new MillraceError("ABORTED", `the check of namespace ${namespace} was stopped`);
+      const page: NativeVerifyPage = await guardedAsync(`namespace ${namespace}`, () =>
+        this.native.verifyObjects(namespace, startAfter as Key, VERIFY_PAGE_OBJECTS),
+      );
+      verified.checked += page.objects;
+      verified.sizeBytes += page.sizeBytes;
+      verified.damaged.push(...page.damaged);
+      startAfter = page.next;
+    }
+    return verified;
   }
 
   watch(namespace: string, prefix: Key, onEvents: (events: NativeWatchEvent[]) => void): number {
@@ -176,9 +236,21 @@ function guarded<T>(about: string, call: () => T, key?: Key): T {
   try {
     return call();
   } catch (thrown) {
-    const error = MillraceError.from(thrown);
-    const what = key === undefined ? about : describe(about, key);
-    if (what === "" || error.message.includes(what)) throw error;
-    throw new MillraceError(error.code, `${what}: ${error.message}`, { cause: thrown });
+    throw explained(thrown, about, key);
   }
+}
+
+async function guardedAsync<T>(about: string, call: () => Promise<T>, key?: Key): Promise<T> {
+  try {
+    return await call();
+  } catch (thrown) {
+    throw explained(thrown, about, key);
+  }
+}
+
+function explained(thrown: unknown, about: string, key?: Key): MillraceError {
+  const error = MillraceError.from(thrown);
+  const what = key === undefined ? about : describe(about, key);
+  if (what === "" || error.message.includes(what)) return error;
+  return new MillraceError(error.code, `${what}: ${error.message}`, { cause: thrown });
 }

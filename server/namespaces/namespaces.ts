@@ -3,6 +3,9 @@
  * somebody else calls `sweep` now and then.
  *
  *   create -> (renew)* -> lapse or delete -> its segments go, its receipt stays for some minutes
+ *
+ * Where a recorder is given it hears of every change before anybody else does, so that `restore` can bring the
+ * namespaces back in the node's next life.
  */
 import { MillraceError } from "../../proto/errors.js";
 import type { Hint, Limits, Receipt, Traffic } from "../../proto/messages.js";
@@ -22,7 +25,11 @@ export interface StoreLimits {
   dramLimitBytes: number;
   expectedBytes: number;
   bandwidthBytesPerSecond: number;
+  hint: StoreHint;
 }
+
+/** Which namespaces are demoted first: capacity, then throughput, then latency. */
+export type StoreHint = "capacity" | "throughput" | "latency";
 
 export interface StoreStats {
   objects: number;
@@ -31,7 +38,42 @@ export interface StoreStats {
   heldBytes: number;
   peakBytes: number;
   dramByteSeconds: number;
+  nvmeByteSeconds: number;
   traffic: Record<string, { bytesIn: number; bytesOut: number; operations: number }>;
+}
+
+/** What a namespace has cost up to now. */
+export interface Usage {
+  traffic: Traffic[];
+  dramByteSeconds: number;
+  nvmeByteSeconds: number;
+  copiesAvoidedBytes: number;
+  peakBytes: number;
+}
+
+/** What of a namespace outlives the node. */
+export interface NamespaceState {
+  readonly name: string;
+  readonly token: Uint8Array;
+  readonly leaseMs: number;
+  readonly limits: Limits;
+  readonly hint: Hint;
+  readonly expectedBytes: number;
+  readonly createdUnixMs: number;
+  /** By the monotonic clock, which has to go on in the next life where it stopped. */
+  readonly lapsesAtMs: number;
+  readonly usage: Usage;
+}
+
+export type NamespaceEvent =
+  | { readonly type: "created"; readonly namespace: NamespaceState }
+  | { readonly type: "renewed"; readonly name: string; readonly lapsesAtMs: number; readonly usage: Usage }
+  | { readonly type: "used"; readonly name: string; readonly usage: Usage }
+  | { readonly type: "ended"; readonly name: string };
+
+/** Takes note of a change, or throws; then nothing has changed. */
+export interface NamespaceRecorder {
+  record(event: NamespaceEvent): void;
 }
 
 export interface NamespacesOptions {
@@ -42,6 +84,8 @@ export interface NamespacesOptions {
   slowestPartition: (namespace: string) => { partition: string; bytes: number };
   /** How often `sweep` is called; a longer gap means that the daemon itself stood still. */
   sweepIntervalMs: number;
+  /** Left out: nothing outlives the node. */
+  recorder?: NamespaceRecorder;
 }
 
 export interface CreateOptions {
@@ -58,6 +102,8 @@ export const LEASE_DEFAULT_MS = 60_000;
 export const LEASE_MAX_MS = 7 * 24 * 3_600_000;
 /** Short enough for tests and for jobs of a second, long enough for a heartbeat to fit in. */
 export const LEASE_MIN_MS = 100;
+/** So much of its lease a restored namespace has at least: clients need a moment to find the node again. */
+export const RESTORED_LEASE_MIN_MS = 5_000;
 const NAMESPACES_MAX = 10_000;
 const ENDED_RECEIPTS_MAX = 1_000;
 const ENDED_RECEIPT_MS = 10 * 60_000;
@@ -81,10 +127,45 @@ export interface LiveNamespace {
 }
 
 interface Held extends LiveNamespace {
+  readonly expectedBytes: number;
   lapsesAtMs: number;
-  readonly reported: Map<string, Traffic>;
-  copiesAvoidedBytes: number;
+  /** What the store has not counted: reported by clients, and spent in earlier lives of the node. */
+  added: Added;
 }
+
+interface Added extends Omit<Usage, "traffic"> {
+  readonly traffic: Map<string, Traffic>;
+}
+
+export const NO_USAGE: Usage = {
+  traffic: [],
+  dramByteSeconds: 0,
+  nvmeByteSeconds: 0,
+  copiesAvoidedBytes: 0,
+  peakBytes: 0,
+};
+
+/** What the store is told of a namespace's limits. */
+export function storeLimits({
+  limits,
+  expectedBytes,
+  hint,
+}: Pick<NamespaceState, "limits" | "expectedBytes" | "hint">): StoreLimits {
+  return {
+    limitBytes: limits.sizeBytes,
+    dramLimitBytes: limits.dramBytes,
+    expectedBytes,
+    bandwidthBytesPerSecond: limits.bandwidthBytesPerSecond,
+    hint: STORE_HINTS[hint],
+  };
+}
+
+const STORE_HINTS: Record<Hint, StoreHint> = {
+  HINT_UNSPECIFIED: "throughput",
+  HINT_LATENCY: "latency",
+  HINT_THROUGHPUT: "throughput",
+  HINT_CAPACITY: "capacity",
+};
 
 export class Namespaces {
   private readonly live = new Map<string, Held>();
@@ -137,29 +218,34 @@ export class Namespaces {
         `this node has ${NAMESPACES_MAX} namespaces, which is its limit; delete some`,
       );
     }
-    const token = this.options.randomBytes(TOKEN_BYTES);
-    this.options.store.createNamespace(name, token, {
-      limitBytes: limits.sizeBytes,
-      dramLimitBytes: limits.dramBytes,
-      expectedBytes: options.expectedBytes,
-      bandwidthBytesPerSecond: limits.bandwidthBytesPerSecond,
-    });
-    const { clock } = this.options;
-    const namespace: Held = {
+    const { clock, store, recorder } = this.options;
+    const state: NamespaceState = {
       name,
-      token,
+      token: this.options.randomBytes(TOKEN_BYTES),
       leaseMs,
       limits: { ...limits },
       hint: options.hint,
+      expectedBytes: options.expectedBytes,
       createdUnixMs: clock.unixMs(),
-      pace: new Pace(limits.bandwidthBytesPerSecond, clock),
       lapsesAtMs: clock.monotonicMs() + leaseMs,
-      reported: new Map(),
-      copiesAvoidedBytes: 0,
+      usage: NO_USAGE,
     };
-    this.live.set(name, namespace);
-    this.ended.delete(name);
-    return namespace;
+    // The store first: what it has and nobody recorded is swept away by the next start.
+    store.createNamespace(name, state.token, storeLimits(state));
+    try {
+      recorder?.record({ type: "created", namespace: state });
+    } catch (thrown) {
+      store.dropNamespace(name);
+      throw thrown;
+    }
+    return this.hold(state);
+  }
+
+  /** Brings back a namespace of the node's last life, which the store has back already. */
+  restore(state: NamespaceState): LiveNamespace {
+    const { clock } = this.options;
+    const lapsesAtMs = Math.max(state.lapsesAtMs, clock.monotonicMs() + RESTORED_LEASE_MIN_MS);
+    return this.hold({ ...state, lapsesAtMs });
   }
 
   /** The namespace, or NAMESPACE_GONE where it ended lately, NOT_FOUND where there never was one. */
@@ -179,8 +265,15 @@ export class Namespaces {
   renew(name: string, leaseMs: number): number {
     const namespace = this.held(name);
     const forMs = leaseMs === 0 ? namespace.leaseMs : checkLease(leaseMs);
-    namespace.lapsesAtMs = this.options.clock.monotonicMs() + forMs;
+    this.setLapse(namespace, this.options.clock.monotonicMs() + forMs);
     return forMs;
+  }
+
+  /** Records what every namespace has cost so far: for a node that is about to stop. */
+  recordUsage(): void {
+    for (const namespace of this.live.values()) {
+      this.options.recorder?.record({ type: "used", name: namespace.name, usage: this.usageOf(namespace) });
+    }
   }
 
   delete(name: string): Receipt {
@@ -208,14 +301,15 @@ export class Namespaces {
         );
       }
     }
-    for (const { by, bytesIn, bytesOut, operations } of traffic) {
-      const sum = namespace.reported.get(by) ?? { by, bytesIn: 0, bytesOut: 0, operations: 0 };
-      sum.bytesIn = saturatingAdd(sum.bytesIn, bytesIn);
-      sum.bytesOut = saturatingAdd(sum.bytesOut, bytesOut);
-      sum.operations = saturatingAdd(sum.operations, operations);
-      namespace.reported.set(by, sum);
-    }
-    namespace.copiesAvoidedBytes = saturatingAdd(namespace.copiesAvoidedBytes, copiesAvoidedBytes);
+    const { added } = namespace;
+    const more: Added = {
+      ...added,
+      traffic: sumOfTraffic([...added.traffic.values(), ...traffic]),
+      copiesAvoidedBytes: saturatingAdd(added.copiesAvoidedBytes, copiesAvoidedBytes),
+    };
+    const { recorder } = this.options;
+    recorder?.record({ type: "used", name, usage: this.usageOf({ name, added: more }) });
+    namespace.added = more;
   }
 
   /**
@@ -228,7 +322,9 @@ export class Namespaces {
     const stalledMs = nowMs - this.sweptAtMs - 2 * this.options.sweepIntervalMs;
     this.sweptAtMs = nowMs;
     if (stalledMs > 0) {
-      for (const namespace of this.live.values()) namespace.lapsesAtMs += stalledMs;
+      for (const namespace of this.live.values()) {
+        this.setLapse(namespace, namespace.lapsesAtMs + stalledMs);
+      }
     }
     const lapsed = [...this.live.values()].filter((namespace) => namespace.lapsesAtMs <= nowMs);
     for (const namespace of lapsed) this.end(namespace, "lapsed");
@@ -260,6 +356,8 @@ export class Namespaces {
   private end(namespace: Held, reason: EndReason): Receipt {
     const { name } = namespace;
     const receipt = this.receiptOf(namespace, true);
+    // The record first: what the store has and nobody recorded is swept away by the next start.
+    this.options.recorder?.record({ type: "ended", name });
     this.options.store.dropNamespace(name);
     this.live.delete(name);
     this.ended.set(name, { receipt, forgetAtMs: this.options.clock.monotonicMs() + ENDED_RECEIPT_MS });
@@ -272,29 +370,56 @@ export class Namespaces {
     return receipt;
   }
 
+  private hold(state: NamespaceState): LiveNamespace {
+    const { usage, ...rest } = state;
+    const namespace: Held = {
+      ...rest,
+      pace: new Pace(state.limits.bandwidthBytesPerSecond, this.options.clock),
+      added: { ...usage, traffic: sumOfTraffic(usage.traffic) },
+    };
+    this.live.set(state.name, namespace);
+    this.ended.delete(state.name);
+    return namespace;
+  }
+
+  private setLapse(namespace: Held, lapsesAtMs: number): void {
+    const { name } = namespace;
+    const { recorder } = this.options;
+    recorder?.record({ type: "renewed", name, lapsesAtMs, usage: this.usageOf(namespace) });
+    namespace.lapsesAtMs = lapsesAtMs;
+  }
+
+  private usageOf(
+    { name, added }: Pick<Held, "name" | "added">,
+    stats: StoreStats = this.options.store.namespaceStats(name),
+  ): Usage {
+    const traffic = [...REPORTABLE].map((by) => {
+      const { bytesIn, bytesOut, operations } = stats.traffic[by] ?? NO_TRAFFIC;
+      const more = added.traffic.get(by) ?? NO_TRAFFIC;
+      return {
+        by,
+        bytesIn: saturatingAdd(bytesIn, more.bytesIn),
+        bytesOut: saturatingAdd(bytesOut, more.bytesOut),
+        operations: saturatingAdd(operations, more.operations),
+      };
+    });
+    return {
+      traffic,
+      dramByteSeconds: added.dramByteSeconds + stats.dramByteSeconds,
+      nvmeByteSeconds: added.nvmeByteSeconds + stats.nvmeByteSeconds,
+      copiesAvoidedBytes: added.copiesAvoidedBytes,
+      peakBytes: Math.max(added.peakBytes, stats.peakBytes),
+    };
+  }
+
   private receiptOf(namespace: Held, ended: boolean): Receipt {
     const stats = this.options.store.namespaceStats(namespace.name);
     const slowest = this.options.slowestPartition(namespace.name);
-    const traffic: Traffic[] = [];
-    for (const by of REPORTABLE) {
-      const counted = stats.traffic[by] ?? { bytesIn: 0, bytesOut: 0, operations: 0 };
-      const reported = namespace.reported.get(by) ?? { bytesIn: 0, bytesOut: 0, operations: 0 };
-      traffic.push({
-        by,
-        bytesIn: saturatingAdd(counted.bytesIn, reported.bytesIn),
-        bytesOut: saturatingAdd(counted.bytesOut, reported.bytesOut),
-        operations: saturatingAdd(counted.operations, reported.operations),
-      });
-    }
     return {
       namespace: namespace.name,
-      traffic,
-      dramByteSeconds: stats.dramByteSeconds,
-      nvmeByteSeconds: 0,
-      copiesAvoidedBytes: namespace.copiesAvoidedBytes,
+      ...this.usageOf(namespace, stats),
       objects: stats.objects,
       sizeBytes: stats.sizeBytes,
-      peakBytes: stats.peakBytes,
       deadBytes: stats.deadBytes,
       heldBytes: stats.heldBytes,
       slowestPartition: slowest.partition,
@@ -302,6 +427,22 @@ export class Namespaces {
       ended,
     };
   }
+}
+
+const NO_TRAFFIC = { bytesIn: 0, bytesOut: 0, operations: 0 };
+
+function sumOfTraffic(traffic: readonly Traffic[]): Map<string, Traffic> {
+  const sums = new Map<string, Traffic>();
+  for (const { by, bytesIn, bytesOut, operations } of traffic) {
+    const before = sums.get(by) ?? NO_TRAFFIC;
+    sums.set(by, {
+      by,
+      bytesIn: saturatingAdd(before.bytesIn, bytesIn),
+      bytesOut: saturatingAdd(before.bytesOut, bytesOut),
+      operations: saturatingAdd(before.operations, operations),
+    });
+  }
+  return sums;
 }
 
 function notFound(name: string): MillraceError {

@@ -71,6 +71,11 @@ export class Shuffle {
     return this.outputs.values();
   }
 
+  /** Marks as lost a map whose output was lost in an earlier life of the node. Nobody watches yet. */
+  restoreLost(map: number): void {
+    this.lost.add(map);
+  }
+
   /** Makes `output` the one of `map`, in place of a lost or overwritten one if there was. */
   accept(map: number, output: MapOutput): void {
     this.forget(map);

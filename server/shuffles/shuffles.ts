@@ -1,6 +1,7 @@
 /**
  * The shuffles of a node: names, limits, the first commit of a map wins. Pure policy; objects are looked up and
- * removed through `MapOutputStore`.
+ * removed through `MapOutputStore`. Where a recorder is given it hears of every change before anybody else does, so
+ * that `restore` can bring the shuffles back in the node's next life.
  */
 import { MillraceError } from "../../proto/errors.js";
 import type { PartitionExtent, ShuffleMessage } from "../../proto/messages.js";
@@ -10,6 +11,13 @@ import { indexBytesOf, type MapOutput, Shuffle, type ShuffleWatcher } from "./sh
 export interface MapOutputStore {
   head(namespace: string, key: Uint8Array): { sizeBytes: number; sequence: number } | null;
   remove(namespace: string, key: Uint8Array, condition: { ifAbsent: boolean; ifSequence: number }): boolean;
+  /** Where the partitions of a map output begin, so that those of one shuffle can be stored side by side. */
+  setPartitions(
+    namespace: string,
+    key: Uint8Array,
+    shuffle: string,
+    offsets: Uint32Array | Float64Array,
+  ): void;
 }
 
 export interface ShuffleLimits {
@@ -32,6 +40,57 @@ export interface Location {
   complete: boolean;
 }
 
+export interface SlowestPartition {
+  /** "shuffle/partition", "" where there is none. */
+  readonly partition: string;
+  readonly bytes: number;
+}
+
+export type ShuffleEvent =
+  | {
+      readonly type: "shuffleCreated";
+      readonly namespace: string;
+      readonly shuffle: string;
+      readonly maps: number;
+      readonly partitions: number;
+      readonly partitioner: Uint8Array;
+    }
+  | {
+      readonly type: "mapCommitted";
+      readonly namespace: string;
+      readonly shuffle: string;
+      readonly map: number;
+      readonly output: MapOutput;
+    }
+  | {
+      readonly type: "mapsLost";
+      readonly namespace: string;
+      readonly shuffle: string;
+      readonly maps: readonly number[];
+    }
+  | {
+      readonly type: "shuffleDeleted";
+      readonly namespace: string;
+      readonly shuffle: string;
+      /** Of all shuffles of the namespace that were deleted. */
+      readonly slowest: SlowestPartition;
+    };
+
+/** Takes note of a change, or throws; then nothing has changed. */
+export interface ShuffleRecorder {
+  record(event: ShuffleEvent): void;
+}
+
+/** What of a shuffle outlives the node. */
+export interface ShuffleState {
+  readonly name: string;
+  readonly maps: number;
+  readonly partitions: number;
+  readonly partitioner: Uint8Array;
+  readonly outputs: ReadonlyMap<number, MapOutput>;
+  readonly lost: ReadonlySet<number>;
+}
+
 const SHUFFLE_NAME = /^[A-Za-z0-9._-]{1,200}$/;
 const SHUFFLES_PER_NAMESPACE_MAX = 10_000;
 const PARTITIONER_BYTES_MAX = 16 << 20;
@@ -39,8 +98,10 @@ const REMOVALS_A_TURN = 256;
 
 interface ShufflesOfNamespace {
   byName: Map<string, Shuffle>;
+  /** Shuffles whose map outputs are being deleted; their names are taken until that is done. */
+  ending: Set<string>;
   /** Of shuffles that were deleted. */
-  slowest: { partition: string; bytes: number };
+  slowest: SlowestPartition;
 }
 
 export class Shuffles {
@@ -50,7 +111,34 @@ export class Shuffles {
   constructor(
     private readonly store: MapOutputStore,
     private readonly limits: ShuffleLimits,
+    private readonly recorder: ShuffleRecorder | null = null,
   ) {}
+
+  /**
+   * Brings back the shuffles of a namespace, and returns how many of their map outputs are gone: these are lost, and
+   * have to be run again.
+   */
+  restore(namespace: string, states: Iterable<ShuffleState>, slowest: SlowestPartition): number {
+    const shuffles = this.ofNamespace(namespace);
+    shuffles.slowest = slowest;
+    let gone = 0;
+    for (const state of states) {
+      const shuffle = new Shuffle(state.name, state.maps, state.partitions, state.partitioner);
+      for (const map of state.lost) shuffle.restoreLost(map);
+      for (const [map, output] of state.outputs) {
+        if (this.store.head(namespace, output.key)?.sequence === output.sequence) {
+          shuffle.accept(map, output);
+          this.tellPartitions(namespace, state.name, output);
+          continue;
+        }
+        shuffle.restoreLost(map);
+        gone += 1;
+      }
+      shuffles.byName.set(state.name, shuffle);
+      this.indexBytes += shuffle.indexBytes;
+    }
+    return gone;
+  }
 
   create(
     namespace: string,
@@ -75,10 +163,12 @@ export class Shuffles {
         { retryable: false },
       );
     }
-    let shuffles = this.namespaces.get(namespace);
-    if (shuffles === undefined) {
-      shuffles = { byName: new Map(), slowest: { partition: "", bytes: 0 } };
-      this.namespaces.set(namespace, shuffles);
+    const shuffles = this.ofNamespace(namespace);
+    if (shuffles.ending.has(name)) {
+      throw new MillraceError(
+        "ALREADY_EXISTS",
+        `shuffle ${name} of namespace ${namespace} is still being deleted; wait for that, or choose another name`,
+      );
     }
     if (shuffles.byName.has(name)) {
       throw new MillraceError("ALREADY_EXISTS", `shuffle ${name} exists already in namespace ${namespace}`);
@@ -91,6 +181,14 @@ export class Shuffles {
     }
     // A copy, because what gRPC hands over is a slice of a larger message.
     const shuffle = new Shuffle(name, maps, partitions, Uint8Array.from(partitioner));
+    this.recorder?.record({
+      type: "shuffleCreated",
+      namespace,
+      shuffle: name,
+      maps,
+      partitions,
+      partitioner: shuffle.partitioner,
+    });
     shuffles.byName.set(name, shuffle);
     return describe(namespace, shuffle);
   }
@@ -135,8 +233,10 @@ export class Shuffles {
         `this node keeps at most ${this.limits.indexBytesMax} bytes of shuffle indexes; delete finished shuffles`,
       );
     }
+    this.recorder?.record({ type: "mapCommitted", namespace, shuffle: name, map, output });
     this.indexBytes += moreBytes;
     shuffle.accept(map, output);
+    this.tellPartitions(namespace, name, output);
     return { won: true, winningAttempt: attempt };
   }
 
@@ -182,28 +282,42 @@ export class Shuffles {
   reportLost(namespace: string, name: string, maps: readonly number[]): number[] {
     const shuffle = this.require(namespace, name);
     for (const map of maps) checkIndex("map", map, shuffle.maps);
-    for (const map of maps) {
-      const output = shuffle.lose(map);
-      if (output === null) continue;
-      this.indexBytes -= indexBytesOf(output);
-      this.removeObject(namespace, output.key, output.sequence);
+    const held = [...new Set(maps)].filter((map) => shuffle.output(map) !== null);
+    // The objects first: a record of a loss whose object is still there would leave the object to nobody.
+    for (const map of held) {
+      const { key, sequence } = shuffle.output(map) as MapOutput;
+      this.removeObject(namespace, key, sequence);
     }
+    if (held.length > 0) this.recorder?.record({ type: "mapsLost", namespace, shuffle: name, maps: held });
+    for (const map of held) this.indexBytes -= indexBytesOf(shuffle.lose(map) as MapOutput);
     shuffle.announceLosses();
     return shuffle.lostMaps;
   }
 
-  /** Forgets the shuffle and deletes its map outputs, some at a time so that the event loop stays free. */
+  /**
+   * Forgets the shuffle and deletes its map outputs, some at a time so that the event loop stays free. It is recorded
+   * when all are gone: a node that dies before comes back with the shuffle and what is left of it.
+   */
   async delete(namespace: string, name: string): Promise<void> {
     const shuffle = this.require(namespace, name);
-    const shuffles = this.namespaces.get(namespace) as ShufflesOfNamespace;
+    const shuffles = this.ofNamespace(namespace);
     shuffles.slowest = slower(shuffles.slowest, shuffle);
     shuffles.byName.delete(name);
+    shuffles.ending.add(name);
     this.indexBytes -= shuffle.indexBytes;
     shuffle.end(new MillraceError("NOT_FOUND", `shuffle ${name} was deleted`));
-    let removals = 0;
-    for (const output of shuffle.allOutputs()) {
-      this.removeObject(namespace, output.key, output.sequence);
-      if (++removals % REMOVALS_A_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+    try {
+      let removals = 0;
+      for (const output of shuffle.allOutputs()) {
+        this.removeObject(namespace, output.key, output.sequence);
+        if (++removals % REMOVALS_A_TURN !== 0) continue;
+        await new Promise((resolve) => setImmediate(resolve));
+        // The namespace has ended meanwhile, and perhaps begun anew: what it holds is no longer ours.
+        if (this.namespaces.get(namespace) !== shuffles) return;
+      }
+      this.recorder?.record({ type: "shuffleDeleted", namespace, shuffle: name, slowest: shuffles.slowest });
+    } finally {
+      shuffles.ending.delete(name);
     }
   }
 
@@ -219,10 +333,19 @@ export class Shuffles {
   }
 
   /** "shuffle/partition" with the most bytes, of the namespace's shuffles past and present; "" where none. */
-  slowestPartition(namespace: string): { partition: string; bytes: number } {
+  slowestPartition(namespace: string): SlowestPartition {
     const shuffles = this.namespaces.get(namespace);
-    if (shuffles === undefined) return { partition: "", bytes: 0 };
+    if (shuffles === undefined) return NO_PARTITION;
     return [...shuffles.byName.values()].reduce(slower, shuffles.slowest);
+  }
+
+  private ofNamespace(namespace: string): ShufflesOfNamespace {
+    let shuffles = this.namespaces.get(namespace);
+    if (shuffles === undefined) {
+      shuffles = { byName: new Map(), ending: new Set(), slowest: NO_PARTITION };
+      this.namespaces.set(namespace, shuffles);
+    }
+    return shuffles;
   }
 
   private require(namespace: string, name: string): Shuffle {
@@ -234,6 +357,16 @@ export class Shuffles {
       );
     }
     return shuffle;
+  }
+
+  /** What the store stores side by side is a matter of speed: that the object is gone or replaced is no failure. */
+  private tellPartitions(namespace: string, shuffle: string, { key, offsets }: MapOutput): void {
+    try {
+      this.store.setPartitions(namespace, key, shuffle, offsets);
+    } catch (thrown) {
+      const { code } = MillraceError.from(thrown);
+      if (!["INVALID_ARGUMENT", "NOT_FOUND", "NAMESPACE_GONE"].includes(code)) throw thrown;
+    }
   }
 
   /** Removes this very version of the object; that it is gone already, or replaced, is as good. */
@@ -260,10 +393,9 @@ function describe(namespace: string, shuffle: Shuffle): ShuffleMessage {
   };
 }
 
-function slower(
-  than: { partition: string; bytes: number },
-  shuffle: Shuffle,
-): { partition: string; bytes: number } {
+export const NO_PARTITION: SlowestPartition = { partition: "", bytes: 0 };
+
+function slower(than: SlowestPartition, shuffle: Shuffle): SlowestPartition {
   const { partition, bytes } = shuffle.slowest();
   return bytes > than.bytes ? { partition: `${shuffle.name}/${partition}`, bytes } : than;
 }

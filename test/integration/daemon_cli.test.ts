@@ -132,7 +132,7 @@ describe("commands used wrongly", () => {
     [["serve", "--nonsense"], /unknown option/],
     [["serve", "--dram", "lots"], /not a size/],
     [["serve", "--s3", ":9000"], /not built in this version/],
-    [["serve", "--nvme", "/tmp:1GiB"], /not built in this version/],
+    [["serve", "--nvme", "/tmp:1KiB"], /at least 64 MiB/],
     [["put", "only-namespace"], /missing required argument/],
     [["get", "job", "key", "--offset", "minus"], /not a whole number/],
     [["get", "job", "key", "--json"], /needs a file/],

@@ -7,6 +7,13 @@ import { openSync } from "node:fs";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import {
+  CONTENT_BYTES_MIN,
+  type Identity,
+  identify,
+  makeContent,
+  RANGE_BYTES_MIN,
+} from "../../bench/content.js";
+import {
   type Client,
   connect,
   kernels,
@@ -17,7 +24,6 @@ import {
 } from "../../client/index.js";
 import { answerCalls } from "../support/client_process.js";
 import { type Random, randomOf } from "../support/random.js";
-import { CONTENT_BYTES_MIN, type Identity, identify, makeContent, RANGE_BYTES_MIN } from "./content.js";
 import { note } from "./journal.js";
 
 export interface RunOptions {

@@ -1,10 +1,10 @@
 /** Function workers that are killed in the middle of their puts: the store shows whole objects, and gets all room back. */
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { identify } from "../../bench/content.js";
 import { type Client, connect } from "../../client/index.js";
 import { createExecutor, functionRef } from "../../functions/index.js";
 import { type Daemon, startDaemon } from "../support/daemon.js";
 import { printedSeed, randomOf } from "../support/random.js";
-import { identify } from "./content.js";
 import type * as functions from "./functions.js";
 
 const MIB = 1 << 20;

@@ -1,6 +1,7 @@
 /** Functions of executor.test.ts, whose processes die as they write. */
+
+import { makeContent } from "../../bench/content.js";
 import type { CallContext } from "../../functions/index.js";
-import { makeContent } from "./content.js";
 
 /**
  * Puts large and small objects of this attempt. All attempts but the last kill their process in the middle, as soon

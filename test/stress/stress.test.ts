@@ -9,13 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { identify } from "../../bench/content.js";
 import { type Client, connect, type Namespace, type TransportKind } from "../../client/index.js";
 import { type ClientProcess, startClientProcess } from "../support/client_process.js";
 import { type Daemon, startDaemon } from "../support/daemon.js";
 import { Pattern } from "../support/pattern.js";
 import { printedSeed, randomOf } from "../support/random.js";
 import type { Counts, StressClient } from "./client.js";
-import { identify } from "./content.js";
 import { possibleStates } from "./journal.js";
 
 const MIB = 1 << 20;

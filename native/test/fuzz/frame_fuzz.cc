@@ -1,12 +1,19 @@
 // Feeds bytes to the daemon's side of a connection, as an I/O thread would: in pieces, taking its output. The first
 // byte chooses the kind of socket and whether a valid hello comes first. Frames get their magic, version and
-// checksum repaired now and then, or nothing would ever be parsed beyond the header.
+// checksum repaired now and then, or nothing would ever be parsed beyond the header. Some short keys name objects in
+// files; now and then the connection ends while they are read.
+#include <stdlib.h>
+
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/assert.h"
+#include "test/file_objects.h"
 #include "transport/connection.h"
 
 namespace {
@@ -15,17 +22,60 @@ using namespace millrace;
 
 constexpr Token kToken{9, 8, 7};
 
+// Where the files are; gone at the end.
+struct Folder {
+  Folder() { MILLRACE_ASSERT(mkdtemp(path) != nullptr); }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  char path[32] = "/tmp/millrace-fuzz-XXXXXX";
+};
+
 Store& store() {
+  static const Folder folder;
   static Store* const instance = [] {
     Store::Options options;
     options.dram.limit_bytes = 64 * MiB;
     options.dram.huge_pages = HugePages::kOff;
+    options.nvme.directories = {{folder.path, 256 * MiB}};
+    options.nvme.node_id = "fuzz";
+    options.low_watermark = 0;  // what lies in files stays there
     auto* made = new Store(options);
+    MILLRACE_ASSERT(made->open().ok());
     MILLRACE_ASSERT(made->create("fuzz", {.token = kToken}).ok());
     return made;
   }();
   return *instance;
 }
+
+// The input may have deleted them, or written others under their keys.
+void put_objects_in_files() {
+  static const std::vector<uint8_t> data(3 * MiB, 7);
+  const auto ns = store().find("fuzz");
+  for (const auto& [key, bytes] : {std::pair("a", uint64_t{100}), std::pair("b", 70 * KiB), std::pair("c", data.size())}) {
+    if (auto view = ns->get(key); view.ok() && view->in_files()) continue;
+    (void)test::put_in_extents(*ns, key, {data.data(), bytes}, {{bytes / 2}, {bytes - bytes / 2}});  // where there is room
+  }
+}
+
+// Rings when reads of files have arrived.
+struct Arrivals {
+  std::mutex mutex;
+  std::condition_variable arrived;
+  uint64_t count = 0;
+  uint64_t seen = 0;
+  void ring() {
+    std::lock_guard lock(mutex);
+    ++count;
+    arrived.notify_one();
+  }
+  void wait() {
+    std::unique_lock lock(mutex);
+    arrived.wait(lock, [&] { return count != seen; });
+    seen = count;
+  }
+};
 
 void take_output(Connection& connection) {
   while (!connection.output().empty()) {
@@ -115,9 +165,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t piece = data[1] == 0 ? 1 << 20 : data[1];
   std::vector<uint8_t> bytes(data + 2, data + size);
   if ((mode & 4) != 0) repair(bytes);
+  put_objects_in_files();
   const ServerFace face{"fuzz", [] { return std::string("127.0.0.1:1"); }};
+  Arrivals arrivals;
   Connection connection((mode & 1) != 0 ? Connection::Kind::kUnix : Connection::Kind::kTcp, store(), face);
+  connection.on_reads([&arrivals] { arrivals.ring(); });
   if ((mode & 2) != 0) feed(connection, hello(), 1 << 20);
   feed(connection, bytes, piece);
+  while ((mode & 8) == 0 && connection.reading()) {
+    arrivals.wait();
+    connection.take_reads();
+    take_output(connection);
+    connection.take_reads();
+  }
   return 0;
 }

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <future>
 
 #include "base/assert.h"
+#include "base/crc32c.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -83,6 +85,7 @@ void ShmClient::close() {
   current_.reset();
   ahead_.clear();
   granted_.clear();
+  reads_.reset();
   for (auto& segment : by_slot_) {
     if (segment != nullptr) forget_segment(*segment);
   }
@@ -111,9 +114,12 @@ std::shared_ptr<void> ShmClient::make_hold(uint32_t number) {
   });
 }
 
-ShmClient::MappedSegment* ShmClient::insert_segment(uint32_t number, uint64_t bytes, std::shared_ptr<Mapping> mapping) {
+// In memory or in a file.
+ShmClient::MappedSegment* ShmClient::insert_segment(uint32_t number, std::shared_ptr<Mapping> mapping,
+                                                    std::shared_ptr<SegmentFile> file) {
   auto hold = make_hold(number);
-  mapping->on_unmapped([hold] {});
+  if (mapping != nullptr) mapping->on_unmapped([hold] {});
+  else file->on_freed([hold] {});
   uint32_t slot;
   if (free_slots_.empty()) {
     slot = static_cast<uint32_t>(by_slot_.size());
@@ -122,8 +128,15 @@ ShmClient::MappedSegment* ShmClient::insert_segment(uint32_t number, uint64_t by
     slot = free_slots_.back();
     free_slots_.pop_back();
   }
-  const uint8_t* data = mapping->data();
-  by_slot_[slot].reset(new MappedSegment{number, slot, bytes, data, std::move(mapping), nullptr, {}, hold});
+  auto segment = std::make_unique<MappedSegment>();
+  segment->number = number;
+  segment->slot = slot;
+  segment->bytes = mapping != nullptr ? mapping->bytes() : file->bytes();
+  segment->data = mapping != nullptr ? mapping->data() : nullptr;
+  segment->mapping = std::move(mapping);
+  segment->file = std::move(file);
+  segment->hold = hold;
+  by_slot_[slot] = std::move(segment);
   auto& leaf = leaves_[number / kLeafSegments];
   if (leaf == nullptr) leaf = std::make_unique<Leaf>();
   (*leaf)[number % kLeafSegments] = by_slot_[slot].get();
@@ -137,7 +150,7 @@ void ShmClient::forget_segment(MappedSegment& segment) {
     std::shared_ptr<Mapping> mapping = std::move(segment.write_mapping);
     segment.mapping.reset();
     mapping->on_unmapped({});  // lets go of the hold, which confirms
-    mapping_cache_.put(segment.file, std::move(mapping));
+    mapping_cache_.put(segment.identity, std::move(mapping));
   }
   (*leaves_[segment.number / kLeafSegments])[segment.number % kLeafSegments] = nullptr;
   free_slots_.push_back(segment.slot);
@@ -149,15 +162,21 @@ Result<ShmClient::MappedSegment*> ShmClient::open_segment(uint32_t number) {
   const wire::SegmentMessage message{number, 0};
   Channel::Request request{Opcode::kOpenSegment, &message, sizeof(message)};
   Result<std::shared_ptr<Mapping>> mapping(Code::kProtocol, "the reply does not fit the request");
+  std::shared_ptr<SegmentFile> file;
   Status status = channel_->call(request, [&](ChannelReply& reply) {
     wire::OpenSegmentReply answer;
-    if (!reply.read(&answer) || reply.descriptors.size() != 1 || answer.segment_bytes > limits::kSegmentBytesMax) return;
-    mapping = Mapping::map(reply.descriptors[0], answer.segment_bytes, Mapping::Access::kRead, false);
+    if (!reply.read(&answer) || reply.descriptors.size() != 1) return;
+    if (answer.tier == static_cast<uint32_t>(wire::Tier::kNvme)) {
+      file = std::make_shared<SegmentFile>(std::exchange(reply.descriptors, {})[0], answer.segment_bytes);
+    } else if (answer.segment_bytes <= limits::kSegmentBytesMax) {
+      mapping = Mapping::map(reply.descriptors[0], answer.segment_bytes, Mapping::Access::kRead, false);
+    }
   });
   if (!status.ok()) return status;
+  if (file != nullptr) return insert_segment(number, nullptr, std::move(file));
   if (!mapping.ok()) return mapping.status();
   if (Status bad = check_segment_header((*mapping)->data(), (*mapping)->bytes()); !bad.ok()) return bad;
-  MappedSegment* segment = insert_segment(number, (*mapping)->bytes(), *mapping);
+  MappedSegment* segment = insert_segment(number, *mapping, nullptr);
   populate_in_background(std::move(*mapping), 0);
   return segment;
 }
@@ -176,7 +195,7 @@ void ShmClient::populate_in_background(std::shared_ptr<Mapping> mapping, uint64_
 
 // --- reading
 
-Code ShmClient::locate(std::string_view key, Located* found) {
+Code ShmClient::locate(std::string_view key, Located* found, Verify verify) {
   if (__builtin_expect(key.empty() || key.size() > limits::kKeyBytesMax, 0)) {
     failure_ = check_key(key);
     return failure_.code();
@@ -190,6 +209,7 @@ Code ShmClient::locate(std::string_view key, Located* found) {
     bool missing = false;
     uint32_t missing_number = 0;
     bool corrupt = false;
+    uint32_t damaged_in = 0;
     const bool hit = index_.find(hash, [&](SlotRef ref) {
       MappedSegment* segment = ref.segment <= limits::kSegmentsPerNamespace ? segment_at(ref.segment) : nullptr;
       if (segment == nullptr) {
@@ -199,6 +219,11 @@ Code ShmClient::locate(std::string_view key, Located* found) {
       }
       // Another client of the namespace may have written the entry: nothing in it is taken on trust.
       if (ref.entry_offset + sizeof(EntryHeader) + key.size() > segment->bytes) return false;
+      if (segment->data == nullptr) {  // entries lie in memory, whatever lies in files
+        corrupt = true;
+        damaged_in = ref.segment;
+        return true;
+      }
       const uint8_t* at = segment->data + ref.entry_offset;
       const auto* header = reinterpret_cast<const EntryHeader*>(at);
       if (header->key_bytes != key.size() || std::memcmp(at + sizeof(EntryHeader), key.data(), key.size()) != 0) {
@@ -209,19 +234,26 @@ Code ShmClient::locate(std::string_view key, Located* found) {
       if (header->magic != kEntryMagic || payload_offset > segment->bytes ||
           payload_bytes > segment->bytes - payload_offset) {
         corrupt = true;
+        damaged_in = ref.segment;
         return true;
       }
-      *found = {segment,          payload_offset,        payload_bytes,
+      *found = {segment,          ref.entry_offset,      payload_offset,        payload_bytes,
                 header->sequence, header->payload_crc,   header->sealed_unix_s,
                 header->kind == EntryKind::kManifest};
       return true;
     });
     if (!hit) return Code::kNotFound;
     if (corrupt) {
-      failure_ = Status(Code::kCorrupt, "the entry of this key is damaged");
+      failure_ = damaged(key, damaged_in);
       return Code::kCorrupt;
     }
-    if (!missing) return Code::kOk;
+    if (!missing) {
+      if (verify == Verify::kNever || found->manifest) return Code::kOk;
+      Status bad = verify_entry(key, *found, verify);
+      if (__builtin_expect(bad.ok(), 1)) return Code::kOk;
+      failure_ = std::move(bad);
+      return failure_.code();
+    }
     auto opened = open_segment(missing_number);
     // Retired under us: the key lies elsewhere by now, or is gone.
     if (!opened.ok() && opened.code() != Code::kNotFound) {
@@ -233,22 +265,66 @@ Code ShmClient::locate(std::string_view key, Located* found) {
   return failure_.code();
 }
 
-Status ShmClient::extents_of(const Located& found, std::vector<Extent>* extents, ObjectInfo* info) {
-  extents->clear();
+bool ShmClient::payload_holds(MappedSegment& segment, uint64_t offset, uint64_t bytes, uint32_t crc, Verify verify) {
+  if (verify == Verify::kNever) return true;
+  const bool remembered = bytes >= kRememberedBytesMin;
+  const uint64_t unit = offset / kRememberedBytesMin;
+  const uint64_t bit = uint64_t{1} << (unit % 64);
+  if (remembered && segment.verified.empty()) segment.verified.resize(segment.bytes / kRememberedBytesMin / 64 + 1);
+  if (remembered && verify == Verify::kOnce && (segment.verified[unit / 64] & bit) != 0) return true;
+  if (crc32c(0, segment.data + offset, bytes) != crc) return false;
+  if (remembered) segment.verified[unit / 64] |= bit;
+  return true;
+}
+
+// Header and payload of the entry.
+Status ShmClient::verify_entry(std::string_view key, const Located& found, Verify verify) {
+  MappedSegment& segment = *found.segment;
+  if (verify == Verify::kOnce && found.payload_bytes >= kRememberedBytesMin && !segment.verified.empty()) {
+    const uint64_t unit = found.payload_offset / kRememberedBytesMin;
+    if ((segment.verified[unit / 64] >> (unit % 64) & 1) != 0) return {};
+  }
+  auto entry = read_entry(segment.data, segment.bytes, found.entry_offset, true);
+  if (!entry.ok()) return damaged(key, segment.number, entry.status().message());
+  if (entry->payload_offset != found.payload_offset || entry->payload_bytes != found.payload_bytes ||
+      !payload_holds(segment, found.payload_offset, found.payload_bytes, entry->payload_crc, verify)) {
+    return damaged(key, segment.number);
+  }
+  return {};
+}
+
+Status ShmClient::info_of(std::string_view key, const Located& found, ObjectInfo* info) {
   *info = {found.payload_bytes, found.sequence, found.crc32c, found.sealed_unix_s};
+  if (!found.manifest) return {};
+  if (Status bad = verify_entry(key, found, Verify::kOnce); !bad.ok()) return bad;
+  auto manifest = read_manifest(found.segment->data + found.payload_offset, found.payload_bytes);
+  if (!manifest.ok()) return damaged(key, found.segment->number, manifest.status().message());
+  info->size_bytes = manifest->header.object_bytes;
+  info->crc32c = manifest->header.object_crc;
+  return {};
+}
+
+// ABORTED where a part was retired meanwhile: locate it again.
+Status ShmClient::extents_of(std::string_view key, const Located& found, Verify verify, uint64_t offset, uint64_t length,
+                             std::vector<Extent>* extents, ObjectInfo* info) {
+  extents->clear();
   if (!found.manifest) {
-    extents->push_back({found.segment, found.payload_offset, found.payload_bytes});
-    return {};
+    *info = {found.payload_bytes, found.sequence, found.crc32c, found.sealed_unix_s};
+    extents->push_back({found.segment, found.payload_offset, found.payload_bytes, found.crc32c});
+    return verify == Verify::kNever ? Status() : verify_entry(key, found, verify);
   }
   // The manifest's own mapping must outlive the calls below.
   const std::shared_ptr<Mapping> keeper = found.segment->mapping;
+  const uint32_t manifest_segment = found.segment->number;
+  if (Status bad = verify_entry(key, found, std::max(verify, Verify::kOnce)); !bad.ok()) return bad;
   auto manifest = read_manifest(keeper->data() + found.payload_offset, found.payload_bytes);
-  if (!manifest.ok()) return manifest.status();
-  info->size_bytes = manifest->header.object_bytes;
-  info->crc32c = manifest->header.object_crc;
+  if (!manifest.ok()) return damaged(key, manifest_segment, manifest.status().message());
+  *info = {manifest->header.object_bytes, found.sequence, manifest->header.object_crc, found.sealed_unix_s};
+  const uint64_t end = offset + std::min(length, ~offset);
+  uint64_t begin = 0;
   for (uint32_t i = 0; i < manifest->header.extents; ++i) {
     const ManifestExtent extent = manifest->extents[i];
-    if (extent.segment > limits::kSegmentsPerNamespace) return Status(Code::kCorrupt, "a segment number out of range");
+    if (extent.segment > limits::kSegmentsPerNamespace) return damaged(key, manifest_segment, "a segment out of range");
     MappedSegment* segment = segment_at(extent.segment);
     if (segment == nullptr) {
       auto opened = open_segment(extent.segment);
@@ -258,20 +334,26 @@ Status ShmClient::extents_of(const Located& found, std::vector<Extent>* extents,
       segment = *opened;
     }
     if (extent.offset > segment->bytes || extent.bytes > segment->bytes - extent.offset) {
-      return Status(Code::kCorrupt, "a manifest that points outside of its segments");
+      return damaged(key, manifest_segment, "a manifest that points outside of its segments");
     }
-    extents->push_back({segment, extent.offset, extent.bytes});
+    const bool touched = begin < end && begin + extent.bytes > offset;
+    if (touched && segment->data != nullptr && !payload_holds(*segment, extent.offset, extent.bytes, extent.crc, verify)) {
+      return damaged(key, segment->number);
+    }
+    extents->push_back({segment, extent.offset, extent.bytes, extent.crc});
+    begin += extent.bytes;
   }
   return {};
 }
 
-Status ShmClient::locate_extents(std::string_view key, std::vector<Extent>* extents, ObjectInfo* info) {
+Status ShmClient::locate_extents(std::string_view key, std::vector<Extent>* extents, ObjectInfo* info, Verify verify,
+                                 uint64_t offset, uint64_t length) {
   for (int attempt = 0; attempt < 1000; ++attempt) {
     Located found;
-    const Code code = locate(key, &found);
+    const Code code = locate(key, &found, Verify::kNever);
     if (code == Code::kNotFound) return Status(code, "no object under the key '" + std::string(key) + "'");
     if (code != Code::kOk) return failure_;
-    Status status = extents_of(found, extents, info);
+    Status status = extents_of(key, found, verify, offset, length, extents, info);
     if (status.code() != Code::kAborted) return status;
   }
   return Status(Code::kAborted, "the key is overwritten faster than it can be read");
@@ -281,17 +363,31 @@ Result<ClientObject> ShmClient::get(std::string_view key, uint64_t offset, uint6
   if (has_mail()) take_mail();
   std::vector<Extent> extents;
   ClientObject object;
-  if (Status failed = locate_extents(key, &extents, &object.info); !failed.ok()) return failed;
+  const uint64_t wanted = length == 0 ? ~uint64_t{0} : length;
+  if (Status failed = locate_extents(key, &extents, &object.info, Verify::kOnce, offset, wanted); !failed.ok()) return failed;
   const uint64_t size = object.info.size_bytes;
   if (offset > size || length > size - offset) {
     return Status(Code::kOutOfRange, "a range past the end of an object of " + std::to_string(size) + " bytes");
   }
   uint64_t left = length == 0 ? size - offset : length;
+  const uint64_t from = offset;
+  const uint64_t bytes = left;
   for (const Extent& extent : extents) {
     if (left == 0) break;
     if (offset >= extent.bytes) {
       offset -= extent.bytes;
       continue;
+    }
+    if (extent.segment->data == nullptr) {  // in a file: all of it is read into memory of its own
+      std::promise<Result<FileBytes>> promise;
+      read(hold(key, object.info, extents), from, bytes, Verify::kOnce,
+           [&](Result<FileBytes> result) { promise.set_value(std::move(result)); });
+      start_reads();
+      Result<FileBytes> result = promise.get_future().get();
+      if (!result.ok()) return result.status();
+      object.spans.assign(1, {result->data, result->bytes});
+      object.keepers.assign(1, std::move(result->keeper));
+      return object;
     }
     const uint64_t part = std::min(left, extent.bytes - offset);
     object.spans.push_back({extent.segment->data + extent.offset + offset, part});
@@ -300,6 +396,57 @@ Result<ClientObject> ShmClient::get(std::string_view key, uint64_t offset, uint6
     offset = 0;
   }
   return object;
+}
+
+std::shared_ptr<HeldObject> ShmClient::hold(std::string_view key, const ObjectInfo& info,
+                                            const std::vector<Extent>& extents) {
+  std::vector<HeldObject::Extent> held;
+  held.reserve(extents.size());
+  uint64_t begin = 0;
+  for (const Extent& extent : extents) {
+    held.push_back({extent.segment->number, extent.segment->file, extent.segment->mapping, extent.offset, extent.bytes,
+                    extent.crc, begin});
+    begin += extent.bytes;
+  }
+  return std::make_shared<HeldObject>(key, info, std::move(held));
+}
+
+Status ShmClient::verify_held(const HeldObject& object, size_t index) {
+  const HeldObject::Extent& extent = object.extents[index];
+  MappedSegment* segment = segment_at(extent.segment);
+  const bool known = segment != nullptr && segment->mapping == extent.mapping;  // not forgotten meanwhile
+  const bool holds = known ? payload_holds(*segment, extent.offset, extent.bytes, extent.crc, Verify::kOnce)
+                           : crc32c(0, extent.mapping->data() + extent.offset, extent.bytes) == extent.crc;
+  return holds ? Status() : damaged(object.key, extent.segment);
+}
+
+void ShmClient::read(std::shared_ptr<HeldObject> object, uint64_t offset, uint64_t bytes, Verify verify,
+                     FileReads::Done done) {
+  if (reads_ == nullptr) reads_ = std::make_unique<FileReads>();
+  note_read(*object, bytes);
+  const auto check = verify == Verify::kNever  ? FileReads::Check::kNo
+                     : verify == Verify::kOnce ? FileReads::Check::kWholeExtents
+                                               : FileReads::Check::kWiden;
+  reads_->add(std::move(object), offset, bytes, check, std::move(done));
+}
+
+void ShmClient::start_reads() {
+  if (reads_ == nullptr) return;
+  reads_->start();
+  channel_->flush();
+}
+
+// Once for each time that the object's size is read, in the mean: who reads it a partition at a time, each once, has
+// read it once.
+void ShmClient::note_read(const HeldObject& object, uint64_t bytes) {
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  if (bytes < object.info.size_bytes && (random_ >> 11) * 0x1p-53 * object.info.size_bytes >= bytes) return;
+  wire::ObjectRequest body{};
+  body.key_bytes = static_cast<uint16_t>(object.key.size());
+  // `start_reads` sends it; on a connection that is lost it does not matter.
+  (void)channel_->submit(Channel::Request{Opcode::kNoteRead, &body, sizeof(body), object.key});
 }
 
 // --- grants
@@ -562,12 +709,12 @@ Result<ObjectInfo> ShmClient::put_parts(std::string_view key, ConstSpan bytes, C
   ManifestHeader header{bytes.bytes, 0, 0};
   while (bytes.bytes > 0) {
     const uint64_t part = std::min(bytes.bytes, kPartBytes);
-    auto grant = wait_grant(entry_bytes_max(0, part));
+    auto grant = wait_grant(entry_bytes_max(key.size(), part));
     if (!grant.ok()) return grant.status();
     Allocation where;
-    allocate(*grant, 0, part, &where);
+    allocate(*grant, key.size(), part, &where);
     const uint32_t crc = copy_crc32c(where.payload(), bytes.data, part, 0);
-    finish(where, EntryKind::kPart, "", part, crc);
+    finish(where, EntryKind::kPart, key, part, crc);
     uint64_t position;
     while (!push(where, &position)) {
       if (Status failed = wait_acked(pushed_ - limits::kSealRingSlots / 2); !failed.ok()) return failed;
@@ -615,12 +762,12 @@ void ShmClient::take_mail() {
       MappedSegment* segment = segment_at(reply.segment);
       if (item.mapping != nullptr) {
         if (segment == nullptr) {
-          segment = insert_segment(reply.segment, reply.segment_bytes, item.mapping);
+          segment = insert_segment(reply.segment, item.mapping, nullptr);
         } else if (auto hold = segment->hold.lock()) {
           item.mapping->on_unmapped([hold] {});
         }
         segment->write_mapping = item.mapping;
-        segment->file = item.file;
+        segment->identity = item.file;
       }
       if (segment != nullptr && segment->write_mapping != nullptr) {
         auto mapping = segment->write_mapping;

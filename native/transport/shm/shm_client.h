@@ -2,7 +2,8 @@
 // them through the ring. Neither needs a system call once segments are mapped.
 //
 // One thread owns the client and makes every call; the channel's thread hands it what the daemon sends through
-// a mailbox. Mapped segments stay mapped until the daemon retires them and nobody looks at them any more.
+// a mailbox. Mapped segments stay mapped until the daemon retires them and nobody looks at them any more. Objects
+// that were demoted lie in files, whose descriptors the daemon hands out: the client reads them by itself.
 //
 // Write:   try_put: bump-allocate in the current grant -> copy -> push a seal record -> acked
 //          large:   reserve -> Allocation -> fill -> finish -> push or seal
@@ -19,6 +20,7 @@
 #include "index/index_view.h"
 #include "segment/mapping.h"
 #include "transport/client.h"
+#include "transport/shm/file_reads.h"
 #include "transport/shm/mapping_cache.h"
 #include "transport/shm/ring.h"
 
@@ -34,19 +36,29 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
     virtual void on_lost(const Status& why) = 0;
     virtual void on_batch_end() = 0;
   };
-  // A segment as this process maps it.
+  // What is compared with its checksum before it is given out: nothing; what this client has not compared yet;
+  // everything that is touched.
+  enum class Verify : uint8_t { kNever = 0, kOnce = 1, kAlways = 2 };
+  // A segment as this process maps it, or the file that it lies in.
   struct MappedSegment {
     uint32_t number;
     uint32_t slot;  // small and dense; used again after the segment is forgotten
     uint64_t bytes;
-    const uint8_t* data;
-    std::shared_ptr<Mapping> mapping;        // for reading
+    const uint8_t* data;                     // null: in a file
+    std::shared_ptr<Mapping> mapping;        // for reading; null: in a file
+    std::shared_ptr<SegmentFile> file;       // null: in memory
     std::shared_ptr<Mapping> write_mapping;  // null where never granted
-    FileIdentity file;                       // of the write mapping
-    std::weak_ptr<void> hold;                // alive while any mapping of the segment is
+    FileIdentity identity;                   // of the write mapping
+    std::weak_ptr<void> hold;                // alive while any mapping of the segment, or its file, is
+    // Which payloads have been compared with their checksums: a bit for each kRememberedBytesMin bytes, in which no
+    // two payloads of that size can begin.
+    std::vector<uint64_t> verified;
   };
+  // Smaller payloads are compared each time: it costs less than to look up whether they were.
+  static constexpr uint64_t kRememberedBytesMin = 256;
   struct Located {
     MappedSegment* segment;
+    uint64_t entry_offset;    // in the segment
     uint64_t payload_offset;  // in the segment
     uint64_t payload_bytes;
     uint64_t sequence;
@@ -58,6 +70,7 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
     MappedSegment* segment;
     uint64_t offset;
     uint64_t bytes;
+    uint32_t crc;
   };
   // A stretch of a segment that this client writes to. Given back when the last user lets go.
   struct Grant {
@@ -97,13 +110,25 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
   void close() override;
 
   // --- reading
-  // NOT_FOUND, NAMESPACE_GONE, or what went wrong with mapping. The common way costs no system call.
-  Code locate(std::string_view key, Located* found);
-  // Where the object lies, piece by piece. `info` has its whole size and checksum.
-  Status locate_extents(std::string_view key, std::vector<Extent>* extents, ObjectInfo* info);
-  // The object in `found` as a list of extents; ABORTED where a part was retired meanwhile: locate it again.
-  Status extents_of(const Located& found, std::vector<Extent>* extents, ObjectInfo* info);
+  // NOT_FOUND, NAMESPACE_GONE, CORRUPT, or what went wrong with mapping. The common way costs no system call. A
+  // manifest is not verified here.
+  Code locate(std::string_view key, Located* found, Verify verify = Verify::kOnce);
+  // Where the object lies, piece by piece. `info` has its whole size and checksum. Of what lies in memory, the
+  // extents that the range touches are verified; what lies in files is when it is read.
+  Status locate_extents(std::string_view key, std::vector<Extent>* extents, ObjectInfo* info,
+                        Verify verify = Verify::kOnce, uint64_t offset = 0, uint64_t length = ~uint64_t{0});
+  // Size and checksum of the whole object.
+  Status info_of(std::string_view key, const Located& found, ObjectInfo* info);
   const Status& failure() const { return failure_; }  // of the last locate that gave another code than NOT_FOUND
+
+  // Keeps the version in `extents` for reading, in memory and in files.
+  std::shared_ptr<HeldObject> hold(std::string_view key, const ObjectInfo& info, const std::vector<Extent>& extents);
+  // Compares an extent in memory with its checksum, where that was not done yet.
+  Status verify_held(const HeldObject& object, size_t extent);
+  // Queues a read of bytes some of which lie in a file, see FileReads. kAlways reads extents whole that are wanted in
+  // part. Tells the daemon, which may promote what is read often.
+  void read(std::shared_ptr<HeldObject> object, uint64_t offset, uint64_t bytes, Verify verify, FileReads::Done done);
+  void start_reads();
 
   // The segment, where this client has it mapped.
   MappedSegment* mapped(uint32_t number) const {
@@ -163,7 +188,12 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
     const Leaf* leaf = leaves_[number / kLeafSegments].get();
     return leaf == nullptr ? nullptr : (*leaf)[number % kLeafSegments];
   }
-  MappedSegment* insert_segment(uint32_t number, uint64_t bytes, std::shared_ptr<Mapping> mapping);
+  MappedSegment* insert_segment(uint32_t number, std::shared_ptr<Mapping> mapping, std::shared_ptr<SegmentFile> file);
+  Status verify_entry(std::string_view key, const Located& found, Verify verify);
+  bool payload_holds(MappedSegment& segment, uint64_t offset, uint64_t bytes, uint32_t crc, Verify verify);
+  Status extents_of(std::string_view key, const Located& found, Verify verify, uint64_t offset, uint64_t length,
+                    std::vector<Extent>* extents, ObjectInfo* info);
+  void note_read(const HeldObject& object, uint64_t bytes);
   Result<MappedSegment*> open_segment(uint32_t number);
   std::shared_ptr<void> make_hold(uint32_t number);
   void populate_in_background(std::shared_ptr<Mapping> mapping, uint64_t from);
@@ -198,6 +228,8 @@ class ShmClient final : public Client, private Channel::Sink, private Channel::E
   MappingCache mapping_cache_;
   Status failure_;
   std::function<void(uint32_t)> on_forget_;
+  std::unique_ptr<FileReads> reads_;  // made when the first object in a file is read
+  uint64_t random_ = 0x9e3779b97f4a7c15;
 
   std::shared_ptr<Grant> current_;
   std::deque<std::shared_ptr<Grant>> ahead_;

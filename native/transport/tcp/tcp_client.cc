@@ -38,6 +38,9 @@ Result<ClientObject> TcpClient::get(std::string_view key, uint64_t offset, uint6
       object.keepers.push_back(std::move(copy));
     }
   });
+  if (status.code() == Code::kChecksumMismatch) {
+    return Status(status.code(), "object '" + std::string(key) + "': " + status.message());
+  }
   if (!status.ok()) return status;
   return object;
 }

@@ -48,7 +48,7 @@ export function namespacesService(context: GrpcDoorContext): UntypedServiceImple
         .names()
         .sort()
         .map((name) => {
-          const { objects, sizeBytes } = engine.namespaceStats(name);
+          const { objects, sizeBytes, dramBytes, nvmeBytes } = engine.namespaceStats(name);
           const { createdUnixMs } = namespaces.require(name);
           return {
             name,
@@ -56,6 +56,8 @@ export function namespacesService(context: GrpcDoorContext): UntypedServiceImple
             sizeBytes,
             leaseRemainingMs: namespaces.leaseRemainingMs(name),
             createdUnixMs,
+            dramBytes,
+            nvmeBytes,
           };
         }),
     })),

@@ -1,16 +1,35 @@
-/** `millrace.v1.Nodes`: who this node is and how it fares. */
-import type { UntypedServiceImplementation } from "@grpc/grpc-js";
+/** `millrace.v1.Nodes`: who this node is, how it fares, and whether its bytes are the ones that were sealed. */
+import type { ServerUnaryCall, UntypedServiceImplementation } from "@grpc/grpc-js";
 import type {
   DescribeNodeRequest,
   NodeMessage,
   NodeStatsRequest,
   NodeStatsResponse,
+  VerifyRequest,
+  VerifyResponse,
 } from "../../../proto/messages.js";
 import { unary } from "./calls.js";
 import type { GrpcDoorContext } from "./context.js";
 
 export function nodesService(context: GrpcDoorContext): UntypedServiceImplementation {
   const { engine, namespaces, describeNode } = context;
+
+  async function verify(
+    { namespace }: VerifyRequest,
+    call: ServerUnaryCall<VerifyRequest, VerifyResponse>,
+  ): Promise<VerifyResponse> {
+    namespaces.require(namespace);
+    const stopping = new AbortController();
+    const stop = () => stopping.abort();
+    call.on("cancelled", stop);
+    const forgetStream = context.openStreams.add(stop);
+    try {
+      return await engine.verifyNamespace(namespace, stopping.signal);
+    } finally {
+      forgetStream();
+    }
+  }
+
   return {
     DescribeNode: unary<DescribeNodeRequest, NodeMessage>(context, () => describeNode()),
 
@@ -18,13 +37,33 @@ export function nodesService(context: GrpcDoorContext): UntypedServiceImplementa
       let segments = 0;
       let objects = 0;
       let sealedTotal = 0;
+      let grantedBytes = 0;
+      let demotedBytes = 0;
+      let promotedBytes = 0;
+      let cleanedBytes = 0;
       for (const name of namespaces.names()) {
         const stats = engine.namespaceStats(name);
         segments += stats.segments;
         objects += stats.objects;
         sealedTotal += stats.sealedTotal;
+        grantedBytes += stats.grantedBytes;
+        demotedBytes += stats.demotedBytes;
+        promotedBytes += stats.promotedBytes;
+        cleanedBytes += stats.cleanedBytes;
       }
-      return { ...engine.stats(), namespaces: namespaces.size, segments, objects, sealedTotal };
+      return {
+        ...engine.stats(),
+        namespaces: namespaces.size,
+        segments,
+        objects,
+        sealedTotal,
+        grantedBytes,
+        demotedBytes,
+        promotedBytes,
+        cleanedBytes,
+      };
     }),
+
+    Verify: unary<VerifyRequest, VerifyResponse>(context, verify),
   };
 }

@@ -59,7 +59,7 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
       // A range of no bytes still has one message, because that carries the info.
       while (fields !== null || sentBytes < rangeBytes) {
         const chunk = chunks.take(rangeBytes - sentBytes);
-        const bytes = reader.read(chunk.data);
+        const bytes = reader.inFiles ? await reader.readAsync(chunk.data) : reader.read(chunk.data);
         if (bytes === 0 && sentBytes < rangeBytes)
           throw new MillraceError("INTERNAL", "the object ended early");
         const sending = out.send(chunk.encode(fields, bytes)).then((taken) => {
@@ -109,14 +109,14 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     };
   }
 
-  function copy(request: CopyRequest): ObjectInfoMessage {
+  async function copy(request: CopyRequest): Promise<ObjectInfoMessage> {
     const { namespace } = request;
     const toNamespace = request.toNamespace === "" ? namespace : request.toNamespace;
     namespaces.require(namespace);
     namespaces.require(toNamespace);
     const from = checks.key(request.fromKey, "from_key");
     const to = checks.key(request.toKey, "to_key");
-    const info = engine.copy(namespace, from, toNamespace, to, checks.condition(request.condition));
+    const info = await engine.copy(namespace, from, toNamespace, to, checks.condition(request.condition));
     engine.count(toNamespace, "grpc", 0, 0, 1);
     return toMessage(to, info);
   }

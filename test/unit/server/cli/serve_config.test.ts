@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -71,6 +71,8 @@ describe("serve's settings", () => {
       grpc: { host: "127.0.0.1", port: 7400 },
       data: { host: "127.0.0.1", port: 7401 },
       hugePages: "auto",
+      nvme: [],
+      state: null,
       logLevel: "info",
     });
     expect(config.dramBytes).toBeGreaterThan(0);
@@ -97,6 +99,44 @@ describe("serve's settings", () => {
     expect(resolveServeConfig({}, { MILLRACE_CONFIG: config }).dramBytes).toBe(32 * 1024 ** 2);
   });
 
+  it("take several NVMe directories, and make them", () => {
+    const [a, b] = [join(folder, "nvme/a"), join(folder, "nvme:b")];
+    const expected = [
+      { path: a, limitBytes: 1024 ** 3 },
+      { path: b, limitBytes: 64 * 1024 ** 2 },
+    ];
+    expect(resolveServeConfig({ nvme: [`${a}:1GiB`, `${b}:64MiB`] }, {}).nvme).toEqual(expected);
+    expect(existsSync(a)).toBe(true);
+    expect(resolveServeConfig({}, { MILLRACE_NVME: `${a}:1GiB, ${b}:64MiB` }).nvme).toEqual(expected);
+    const file = configFile({ nvme: [`${a}:1GiB`, `${b}:64MiB`], state: join(folder, "state") });
+    expect(resolveServeConfig({ config: file }, {})).toMatchObject({
+      nvme: expected,
+      state: join(folder, "state"),
+    });
+    expect(resolveServeConfig({ config: configFile({ nvme: `${a}:1GiB` }) }, {}).nvme).toEqual([expected[0]]);
+  });
+
+  it("refuse NVMe directories that cannot be used", () => {
+    const file = join(folder, "file");
+    writeFileSync(file, "");
+    const locked = join(folder, "locked");
+    mkdirSync(locked);
+    chmodSync(locked, 0o500);
+    const resolve =
+      (...nvme: string[]) =>
+      () =>
+        resolveServeConfig({ nvme }, {});
+    expect(resolve("/somewhere")).toThrow(/is not DIR:SIZE/);
+    expect(resolve(":1GiB")).toThrow(/is not DIR:SIZE/);
+    expect(resolve(`${folder}/a:plenty`)).toThrow(/not a size/);
+    expect(resolve(`${folder}/a:63MiB`)).toThrow(/at least 64 MiB/);
+    expect(resolve(`${folder}/a:1GiB`, `${folder}//a:1GiB`)).toThrow(/twice/);
+    expect(resolve(`${file}:1GiB`)).toThrow(/cannot be used/);
+    expect(resolve(`${file}/below:1GiB`)).toThrow(UsageError);
+    // Root may write everywhere.
+    if (process.getuid?.() !== 0) expect(resolve(`${locked}:1GiB`)).toThrow(/cannot be used/);
+  });
+
   it("may close the doors that may be closed", () => {
     expect(resolveServeConfig({ socket: "off", data: "off" }, {})).toMatchObject({
       socketPath: null,
@@ -108,7 +148,6 @@ describe("serve's settings", () => {
   it.each([
     [{ s3: ":9000" }, {}, /--s3 is not built/],
     [{ admin: ":1" }, {}, /--admin is not built/],
-    [{ nvme: ["/d:1G"] }, {}, /--nvme is not built/],
     [{}, { MILLRACE_ACCESS_KEY: "k" }, /MILLRACE_ACCESS_KEY is not built/],
     [{ dram: "1MiB" }, {}, /at least 16 MiB/],
     [{ dram: "900TiB" }, {}, /more than this machine/],
@@ -127,6 +166,8 @@ describe("serve's settings", () => {
     expect(resolve([])).toThrow(/one JSON object/);
     expect(resolve({ Dram: "1GiB" })).toThrow(/unknown key "Dram"/);
     expect(resolve({ dram: true })).toThrow(/must be a string or a number/);
+    expect(resolve({ dram: ["1GiB"] })).toThrow(/must be a string or a number/);
+    expect(resolve({ nvme: [true] })).toThrow(/must be a string or a number, or a list/);
     expect(resolve({ s3: ":9000" })).toThrow(/s3 in .* is not built/);
   });
 });

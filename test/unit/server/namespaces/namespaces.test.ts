@@ -2,8 +2,13 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { MillraceError } from "../../../../proto/errors.js";
 import {
   type CreateOptions,
+  type NamespaceEvent,
+  type NamespaceRecorder,
+  type NamespaceState,
   type NamespaceStore,
   Namespaces,
+  RESTORED_LEASE_MIN_MS,
+  type StoreLimits,
   type StoreStats,
 } from "../../../../server/namespaces/namespaces.js";
 
@@ -18,8 +23,10 @@ const OPTIONS: CreateOptions = {
 
 class Store implements NamespaceStore {
   readonly live = new Map<string, Uint8Array>();
-  createNamespace(name: string, token: Uint8Array): void {
+  readonly limits = new Map<string, StoreLimits>();
+  createNamespace(name: string, token: Uint8Array, limits: StoreLimits): void {
     this.live.set(name, token);
+    this.limits.set(name, limits);
   }
   dropNamespace(name: string): void {
     this.live.delete(name);
@@ -33,6 +40,7 @@ class Store implements NamespaceStore {
       heldBytes: 2,
       peakBytes: 40,
       dramByteSeconds: 5,
+      nvmeByteSeconds: 7,
       traffic: { shm: { bytesIn: 10, bytesOut: 0, operations: 1 } },
     };
   }
@@ -42,17 +50,22 @@ let nowMs: number;
 let store: Store;
 let namespaces: Namespaces;
 
-beforeEach(() => {
-  nowMs = 1_000_000;
-  store = new Store();
+function make(recorder?: NamespaceRecorder): Namespaces {
   let token = 0;
-  namespaces = new Namespaces({
+  return new Namespaces({
     clock: { monotonicMs: () => nowMs, unixMs: () => 1_700_000_000_000 + nowMs },
     randomBytes: (bytes) => new Uint8Array(bytes).fill(++token),
     store,
     slowestPartition: () => ({ partition: "s/1", bytes: 9 }),
     sweepIntervalMs: SWEEP_MS,
+    ...(recorder === undefined ? {} : { recorder }),
   });
+}
+
+beforeEach(() => {
+  nowMs = 1_000_000;
+  store = new Store();
+  namespaces = make();
 });
 
 /** Time passes the way it does in a daemon: with a sweep now and then. */
@@ -193,6 +206,7 @@ describe("receipts", () => {
       objects: 3,
       peakBytes: 40,
       dramByteSeconds: 5,
+      nvmeByteSeconds: 7,
       slowestPartition: "s/1",
       slowestPartitionBytes: 9,
       ended: false,
@@ -220,5 +234,121 @@ describe("receipts", () => {
     }
     expect(codeOf(() => namespaces.receipt("job-0"))).toBe("NOT_FOUND");
     expect(codeOf(() => namespaces.receipt("job-1499"))).toBe("OK");
+  });
+});
+
+/** Keeps what it is told, as a journal does; refuses while `full`. */
+class Recorder implements NamespaceRecorder {
+  readonly events: NamespaceEvent[] = [];
+  full = false;
+
+  record(event: NamespaceEvent): void {
+    if (this.full) throw new Error("no room for the record");
+    this.events.push(event);
+  }
+
+  /** The namespaces as the record has them. */
+  states(): NamespaceState[] {
+    const states = new Map<string, NamespaceState>();
+    for (const event of this.events) {
+      if (event.type === "created") states.set(event.namespace.name, event.namespace);
+      else if (event.type === "ended") states.delete(event.name);
+      else states.set(event.name, { ...(states.get(event.name) as NamespaceState), ...event });
+    }
+    return [...states.values()];
+  }
+}
+
+describe("with a recorder", () => {
+  let recorder: Recorder;
+  beforeEach(() => {
+    recorder = new Recorder();
+    namespaces = make(recorder);
+  });
+
+  /** The next life of the node: the clock goes on where it stopped, and the store has counted nothing yet. */
+  function restart(): void {
+    namespaces = make(recorder);
+    for (const state of recorder.states()) namespaces.restore(state);
+  }
+
+  it("leases go on with what was left of them", () => {
+    const { token } = namespaces.create("job-1", { ...OPTIONS, hint: "HINT_CAPACITY", expectedBytes: 3 });
+    pass(20_000);
+    namespaces.renew("job-1", 30_000);
+    pass(10_000);
+    restart();
+    expect(namespaces.leaseRemainingMs("job-1")).toBe(20_000);
+    expect(namespaces.require("job-1")).toMatchObject({ token, leaseMs: 60_000, hint: "HINT_CAPACITY" });
+    expect(store.limits.get("job-1")).toMatchObject({ hint: "capacity", expectedBytes: 3 });
+    expect(namespaces.renew("job-1", 0)).toBe(60_000);
+    expect(pass(60_500)).toEqual(["job-1"]);
+    expect(recorder.states()).toEqual([]);
+  });
+
+  it("a lease that is nearly over leaves clients time to come back", () => {
+    namespaces.create("job-1", { ...OPTIONS, leaseMs: 200 });
+    nowMs += 100;
+    restart();
+    expect(namespaces.leaseRemainingMs("job-1")).toBe(RESTORED_LEASE_MIN_MS);
+    expect(pass(RESTORED_LEASE_MIN_MS + 500)).toEqual(["job-1"]);
+  });
+
+  it("time that the daemon stood still stays added to leases", () => {
+    namespaces.create("job-1", OPTIONS);
+    pass(10_000);
+    nowMs += 600_000;
+    namespaces.sweep();
+    const left = namespaces.leaseRemainingMs("job-1");
+    expect(left).toBeGreaterThan(49_000);
+    restart();
+    expect(namespaces.leaseRemainingMs("job-1")).toBe(left);
+  });
+
+  it("receipts add up over the node's lives", () => {
+    namespaces.create("job-1", OPTIONS);
+    namespaces.reportUsage("job-1", [{ by: "shm", bytesIn: 1, bytesOut: 200, operations: 3 }], 50);
+    restart();
+    namespaces.recordUsage();
+    restart();
+    const receipt = namespaces.receipt("job-1");
+    // The store of each life counted the same again.
+    expect(receipt.traffic[0]).toEqual({ by: "shm", bytesIn: 31, bytesOut: 200, operations: 6 });
+    expect(receipt).toMatchObject({
+      dramByteSeconds: 15,
+      nvmeByteSeconds: 21,
+      copiesAvoidedBytes: 50,
+      peakBytes: 40,
+    });
+  });
+
+  it("what cannot be recorded does not happen", () => {
+    namespaces.create("job-1", OPTIONS);
+    pass(10_000);
+    recorder.full = true;
+    const before = namespaces.receipt("job-1");
+    expect(() => namespaces.create("job-2", OPTIONS)).toThrow(/no room/);
+    expect(() => namespaces.renew("job-1", 0)).toThrow(/no room/);
+    expect(() =>
+      namespaces.reportUsage("job-1", [{ by: "tcp", bytesIn: 9, bytesOut: 9, operations: 9 }], 9),
+    ).toThrow(/no room/);
+    expect(() => namespaces.delete("job-1")).toThrow(/no room/);
+    expect([...store.live.keys()]).toEqual(["job-1"]);
+    expect(namespaces.leaseRemainingMs("job-1")).toBe(50_000);
+    expect(namespaces.receipt("job-1")).toEqual(before);
+    recorder.full = false;
+    namespaces.delete("job-1");
+    expect(recorder.states()).toEqual([]);
+  });
+
+  it("the record of an end comes before the end", () => {
+    namespaces.create("job-1", OPTIONS);
+    const drop = store.dropNamespace.bind(store);
+    store.dropNamespace = (name) => {
+      expect(recorder.states()).toEqual([]);
+      drop(name);
+    };
+    namespaces.delete("job-1");
+    expect(store.live.size).toBe(0);
   });
 });

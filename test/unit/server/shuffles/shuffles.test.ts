@@ -2,7 +2,17 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { MillraceError } from "../../../../proto/errors.js";
 import type { WatchShuffleEvent } from "../../../../proto/messages.js";
-import { type Commit, type MapOutputStore, Shuffles } from "../../../../server/shuffles/shuffles.js";
+import type { MapOutput } from "../../../../server/shuffles/shuffle.js";
+import {
+  type Commit,
+  type MapOutputStore,
+  NO_PARTITION,
+  type ShuffleEvent,
+  type ShuffleRecorder,
+  type ShuffleState,
+  Shuffles,
+  type SlowestPartition,
+} from "../../../../server/shuffles/shuffles.js";
 
 /** Objects by namespace and key, with the store's own rule: a removal may name the version it means. */
 class Objects implements MapOutputStore {
@@ -18,6 +28,8 @@ class Objects implements MapOutputStore {
     return this.byKey.get(Buffer.from(key).toString()) ?? null;
   }
 
+  setPartitions(): void {}
+
   remove(_namespace: string, key: Uint8Array, condition: { ifSequence: number }): boolean {
     const name = Buffer.from(key).toString();
     const found = this.byKey.get(name);
@@ -32,9 +44,9 @@ class Objects implements MapOutputStore {
 const LIMITS = { partitionsMax: 65_536, mapsMax: 1 << 20, indexBytesMax: 1 << 20 };
 const NS = "job";
 
-function setUp(maps: number, partitions: number, limits = LIMITS) {
+function setUp(maps: number, partitions: number, limits = LIMITS, recorder: ShuffleRecorder | null = null) {
   const objects = new Objects();
-  const shuffles = new Shuffles(objects, limits);
+  const shuffles = new Shuffles(objects, limits, recorder);
   shuffles.create(NS, "s", maps, partitions, new Uint8Array([1, 2]));
   return { objects, shuffles };
 }
@@ -308,5 +320,123 @@ describe("the end of a shuffle", () => {
     expect(shuffles.slowestPartition(NS)).toEqual({ partition: "s/1", bytes: 8 });
     await shuffles.delete(NS, "s");
     expect(shuffles.slowestPartition(NS)).toEqual({ partition: "s/1", bytes: 8 });
+  });
+});
+
+/** Keeps what it is told, as a journal does; refuses while `full`. */
+class Recorder implements ShuffleRecorder {
+  full = false;
+  slowest: SlowestPartition = NO_PARTITION;
+  readonly states = new Map<string, ShuffleState & { outputs: Map<number, MapOutput>; lost: Set<number> }>();
+
+  record(event: ShuffleEvent): void {
+    if (this.full) throw new Error("no room for the record");
+    if (event.type === "shuffleCreated") {
+      this.states.set(event.shuffle, { ...event, name: event.shuffle, outputs: new Map(), lost: new Set() });
+      return;
+    }
+    const state = this.states.get(event.shuffle);
+    if (state === undefined) throw new Error(`no shuffle ${event.shuffle} was recorded`);
+    if (event.type === "shuffleDeleted") {
+      this.states.delete(event.shuffle);
+      this.slowest = event.slowest;
+    } else if (event.type === "mapCommitted") {
+      state.outputs.set(event.map, event.output);
+      state.lost.delete(event.map);
+    } else {
+      for (const map of event.maps) {
+        state.outputs.delete(map);
+        state.lost.add(map);
+      }
+    }
+  }
+}
+
+describe("with a recorder", () => {
+  /** The same shuffles in the node's next life. */
+  function restart(recorder: Recorder, objects: Objects, limits = LIMITS) {
+    const shuffles = new Shuffles(objects, limits, recorder);
+    return { shuffles, gone: shuffles.restore(NS, recorder.states.values(), recorder.slowest) };
+  }
+
+  it("shuffles are the same after a restart, whatever happened before", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 5 }),
+        fc.integer({ min: 1, max: 4 }),
+        fc.array(fc.tuple(fc.nat(4), fc.nat(3), fc.nat(3), fc.nat(9)), { maxLength: 30 }),
+        (maps, partitions, steps) => {
+          const recorder = new Recorder();
+          const { objects, shuffles } = setUp(maps, partitions, LIMITS, recorder);
+          for (const [anyMap, attempt, kind, length] of steps) {
+            const map = anyMap % maps;
+            if (kind === 0) shuffles.reportLost(NS, "s", [map]);
+            else shuffles.commit(NS, "s", produce(objects, map, attempt, new Array(partitions).fill(length)));
+          }
+          const { shuffles: again, gone } = restart(recorder, objects);
+          expect(gone).toBe(0);
+          expect(again.describe(NS, "s")).toEqual(shuffles.describe(NS, "s"));
+          for (let partition = 0; partition < partitions; partition++) {
+            const locate = (from: Shuffles) => {
+              try {
+                return from.locate(NS, "s", partition, 1);
+              } catch (thrown) {
+                return (thrown as MillraceError).message;
+              }
+            };
+            expect(locate(again)).toEqual(locate(shuffles));
+          }
+          expect(again.slowestPartition(NS)).toEqual(shuffles.slowestPartition(NS));
+        },
+      ),
+      { seed },
+    );
+  });
+
+  it("map outputs whose objects are gone or replaced are lost after a restart", () => {
+    const recorder = new Recorder();
+    const { objects, shuffles } = setUp(3, 2, LIMITS, recorder);
+    for (let map = 0; map < 3; map++) shuffles.commit(NS, "s", produce(objects, map, 0, [1, 1]));
+    objects.byKey.delete("s/0/0");
+    objects.seal("s/2/0", 2);
+    const { shuffles: again, gone } = restart(recorder, objects);
+    expect(gone).toBe(2);
+    expect(again.describe(NS, "s")).toMatchObject({ committed: 1, lostMaps: [0, 2] });
+    expect(again.commit(NS, "s", produce(objects, 0, 1, [2, 2]))).toEqual({ won: true, winningAttempt: 1 });
+    expect(again.commit(NS, "s", produce(objects, 2, 1, [2, 2])).won).toBe(true);
+    expect(again.locate(NS, "s", 0, 1).complete).toBe(true);
+  });
+
+  it("what cannot be recorded does not happen", () => {
+    const recorder = new Recorder();
+    const { objects, shuffles } = setUp(2, 1, LIMITS, recorder);
+    recorder.full = true;
+    expect(() => shuffles.create(NS, "t", 1, 1, new Uint8Array(0))).toThrow(/no room/);
+    expect(codeOf(() => shuffles.describe(NS, "t"))).toBe("NOT_FOUND");
+    expect(() => shuffles.commit(NS, "s", produce(objects, 0, 0, [5]))).toThrow(/no room/);
+    expect(shuffles.describe(NS, "s").committed).toBe(0);
+    recorder.full = false;
+    expect(shuffles.commit(NS, "s", produce(objects, 0, 0, [5])).won).toBe(true);
+  });
+
+  it("a deletion is recorded when the last map output is gone", async () => {
+    const maps = 600; // some turns of the event loop
+    const recorder = new Recorder();
+    const { objects, shuffles } = setUp(maps, 1, LIMITS, recorder);
+    for (let map = 0; map < maps; map++) shuffles.commit(NS, "s", produce(objects, map, 0, [1]));
+    const deleting = shuffles.delete(NS, "s");
+    expect(objects.byKey.size).toBeGreaterThan(0);
+    expect(codeOf(() => shuffles.create(NS, "s", 1, 1, new Uint8Array(0)))).toBe("ALREADY_EXISTS");
+    // A node that dies now comes back with the shuffle, and what is gone of it is lost.
+    const died = restart(recorder, objects);
+    expect(died.gone).toBe(maps - objects.byKey.size);
+    await deleting;
+    expect(objects.byKey.size).toBe(0);
+    expect(recorder.states.size).toBe(0);
+    shuffles.create(NS, "s", 1, 1, new Uint8Array(0));
+    expect(restart(recorder, objects).shuffles.slowestPartition(NS)).toEqual({
+      partition: "s/0",
+      bytes: maps,
+    });
   });
 });

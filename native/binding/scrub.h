@@ -1,0 +1,32 @@
+// verifyObjects of NativeEngine in addon.ts.
+#pragma once
+#include <napi.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "store/store.h"
+
+namespace millrace::binding {
+
+// The checks of one engine that are under way.
+class Scrubs {
+ public:
+  // Resolves with a page of `scrub`, checked on a thread of the pool. `store` stays until stop() has returned.
+  Napi::Promise start(Napi::Env env, Store& store, std::shared_ptr<Namespace> ns, std::string start_after,
+                      uint32_t limit);
+  // Ends all and waits for them.
+  void stop();
+
+ private:
+  class Worker;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  size_t running_ = 0;
+  std::atomic<bool> stopping_{false};
+};
+
+}  // namespace millrace::binding
