@@ -7,6 +7,7 @@ import {
   type CallOptions,
   type ClientReadableStream,
   type ClientWritableStream,
+  connectivityState,
   credentials,
   Client as GrpcClient,
   Metadata,
@@ -52,6 +53,11 @@ export class ControlChannel {
     this.address = address;
     this.timeoutMs = timeoutMs;
     this.#grpc = new GrpcClient(address, credentials.createInsecure(), CHANNEL_OPTIONS);
+  }
+
+  /** Whether a call would leave at once. */
+  get connected(): boolean {
+    return this.#grpc.getChannel().getConnectivityState(false) === connectivityState.READY;
   }
 
   async unary<Request, Response>(

@@ -85,7 +85,7 @@ export class NamespaceSession {
    * UNAVAILABLE, and nobody knows whether it took place.
    */
   async runOnce<T>(operation: (transport: Transport) => Promise<T>): Promise<T> {
-    const transport = this.#live ?? (await this.acquire());
+    const transport = this.#present() ?? (await this.acquire());
     try {
       return await operation(transport);
     } catch (thrown) {
@@ -95,7 +95,8 @@ export class NamespaceSession {
 
   /** The transport for an operation that cannot wait. Throws UNAVAILABLE and connects again where it was lost. */
   now(): Transport {
-    if (this.#live !== null) return this.#live;
+    const live = this.#present();
+    if (live !== null) return live;
     if (this.#ended !== null) throw this.#ended;
     this.#openingBehind ??= this.acquire()
       .catch(() => {})
@@ -138,6 +139,13 @@ export class NamespaceSession {
     const live = this.#live;
     if (live !== null) this.#drop(live);
     await Promise.all(this.#dropped.splice(0).map((transport) => transport.close()));
+  }
+
+  /** The transport, where one is open and the node is there as far as can be told. */
+  #present(): Transport | null {
+    const live = this.#live;
+    if (live?.isAway?.()) this.#drop(live);
+    return this.#live;
   }
 
   #whileAway<T>(attempt: () => Promise<T>): Promise<T> {

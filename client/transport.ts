@@ -113,6 +113,8 @@ export interface Transport {
   viewExtents(key: Key, options?: GetOptions): Uint8Array[] | null;
   /** Bytes and operations so far, for receipts and reports. */
   usage(): { bytesIn: number; bytesOut: number; operations: number; copiesAvoidedBytes: number };
+  /** grpc: nobody is at the other end just now, of which `onLost` tells only when a call has failed. */
+  isAway?(): boolean;
   /** Called once when the connection is lost (not when closed by `close`). */
   onLost(callback: (error: Error) => void): void;
   close(): Promise<void>;

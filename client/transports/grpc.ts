@@ -150,6 +150,15 @@ export class GrpcTransport implements Transport {
 
   async openWriter(key: Key, options: { sizeBytes?: number } = {}): Promise<ObjectWriter> {
     this.#checkOpen();
+    // Opening sends nothing, but a writer that cannot send what follows is none.
+    if (this.isAway()) {
+      const error = new MillraceError(
+        "UNAVAILABLE",
+        `the node at ${this.#channel.address} cannot be reached`,
+      );
+      this.#lost(error);
+      throw error;
+    }
     const put = this.#openPut(key, {
       sizeBytes: options.sizeBytes ?? 0,
       sizeKnown: options.sizeBytes !== undefined,
@@ -194,6 +203,10 @@ export class GrpcTransport implements Transport {
    */
   onLost(callback: (error: Error) => void): void {
     this.#lost = callback;
+  }
+
+  isAway(): boolean {
+    return !this.#channel.connected;
   }
 
   async close(): Promise<void> {

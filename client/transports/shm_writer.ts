@@ -43,12 +43,13 @@ export class ShmWriter implements ObjectWriter {
 
   async reserve(bytes: number): Promise<Uint8Array> {
     const offset = await this.#take(bytes);
-    return new Uint8Array(this.transport.windowOf(this.#segment), offset, bytes);
+    const window = typed(() => this.transport.windowOf(this.#segment));
+    return new Uint8Array(window, offset, bytes);
   }
 
   async reserveSpan(bytes: number): Promise<ByteSpan> {
     const offset = await this.#take(bytes);
-    return this.native.span(this.#segment, offset, bytes);
+    return typed(() => this.native.span(this.#segment, offset, bytes));
   }
 
   /** Takes the next bytes of the object; where in the segment of the part they lie. */
@@ -72,8 +73,12 @@ export class ShmWriter implements ObjectWriter {
     for (let at = 0; at < data.byteLength; ) {
       if (this.#filled === this.#capacity) await this.#nextPart(1);
       const part = Math.min(data.byteLength - at, this.#capacity - this.#filled);
-      const copied = this.native.writerCopy(this.writer, this.#filled, data.subarray(at, at + part));
-      if (copied !== null) await copied;
+      try {
+        const copied = this.native.writerCopy(this.writer, this.#filled, data.subarray(at, at + part));
+        if (copied !== null) await copied;
+      } catch (error) {
+        throw MillraceError.from(error);
+      }
       this.#filled += part;
       this.#total += part;
       at += part;
@@ -116,7 +121,7 @@ export class ShmWriter implements ObjectWriter {
   async abort(): Promise<void> {
     this.#check();
     this.#ended = true;
-    this.native.writerAbort(this.writer);
+    typed(() => this.native.writerAbort(this.writer));
   }
 
   #check(): void {
@@ -152,5 +157,13 @@ export class ShmWriter implements ObjectWriter {
     this.#segment = 0;
     this.#filled = 0;
     this.#capacity = 0;
+  }
+}
+
+function typed<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw MillraceError.from(error);
   }
 }

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "binding/convert.h"
 #include "binding/engine.h"
+#include "binding/inspect.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
 #include "binding/session.h"
@@ -90,6 +91,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
   register_engine(env, exports);
   register_session(env, exports);
+  register_inspect(env, exports);
   return exports;
 }
 

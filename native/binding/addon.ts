@@ -123,6 +123,25 @@ export interface NativeDamage {
   message: string;
 }
 
+/** What a namespace of a node that does not run has left. */
+export interface NativeInspection {
+  objects: number;
+  sizeBytes: number;
+  /** Entries that the index names and that do not hold. */
+  torn: number;
+  /** By number; those that nothing lives of have no live bytes. */
+  segments: {
+    number: number;
+    tier: "dram" | "nvme";
+    path: string;
+    bytes: number;
+    liveBytes: number;
+    /** Entries that the index names: bytes in `nvme` belong to entries in `dram`. */
+    objects: number;
+  }[];
+  damaged: NativeDamage[];
+}
+
 export interface NativeVerifyPage {
   objects: number;
   sizeBytes: number;
@@ -319,6 +338,18 @@ export interface Addon {
    * holds it. The lock goes with the descriptor, and so with the process.
    */
   lockFile(path: string): number | null;
+  /**
+   * Reads what is left of a namespace, and changes nothing. The folders are the namespace's own; those of memory after
+   * the first lie on a hugetlbfs. NOT_FOUND where nothing is left, CORRUPT where its index is none.
+   */
+  inspectNamespace(options: {
+    name: string;
+    token: Uint8Array;
+    memoryFolders: string[];
+    nvmeFolders: string[];
+    /** Reads all objects and compares them with their checksums. */
+    verify: boolean;
+  }): Promise<NativeInspection>;
 }
 
 let loaded: Addon | null | undefined;

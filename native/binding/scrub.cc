@@ -1,9 +1,21 @@
 #include "binding/scrub.h"
 
 #include "binding/convert.h"
-#include "store/scrub.h"
 
 namespace millrace::binding {
+
+Napi::Array from_damages(Napi::Env env, const std::vector<ScrubPage::Damage>& damages) {
+  Napi::Array array = Napi::Array::New(env, damages.size());
+  for (size_t i = 0; i < damages.size(); ++i) {
+    const ScrubPage::Damage& damage = damages[i];
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("key", Napi::Buffer<char>::Copy(env, damage.key.data(), damage.key.size()));
+    object.Set("segment", static_cast<double>(damage.segment));
+    object.Set("message", damage.message);
+    array.Set(static_cast<uint32_t>(i), object);
+  }
+  return array;
+}
 
 // Lives until its promise is settled, perhaps after the engine: from the end of Execute on it touches no store.
 class Scrubs::Worker final : public Napi::AsyncWorker {
@@ -37,19 +49,10 @@ class Scrubs::Worker final : public Napi::AsyncWorker {
       deferred_.Reject(to_error(env, status_).Value());
       return;
     }
-    Napi::Array damaged = Napi::Array::New(env, page_.damaged.size());
-    for (size_t i = 0; i < page_.damaged.size(); ++i) {
-      const ScrubPage::Damage& damage = page_.damaged[i];
-      Napi::Object object = Napi::Object::New(env);
-      object.Set("key", Napi::Buffer<char>::Copy(env, damage.key.data(), damage.key.size()));
-      object.Set("segment", static_cast<double>(damage.segment));
-      object.Set("message", damage.message);
-      damaged.Set(static_cast<uint32_t>(i), object);
-    }
     Napi::Object result = Napi::Object::New(env);
     result.Set("objects", static_cast<double>(page_.objects));
     result.Set("sizeBytes", static_cast<double>(page_.size_bytes));
-    result.Set("damaged", damaged);
+    result.Set("damaged", from_damages(env, page_.damaged));
     result.Set("next", page_.more ? Napi::Value(Napi::Buffer<char>::Copy(env, page_.last_key.data(),
                                                                         page_.last_key.size()))
                                   : env.Null());

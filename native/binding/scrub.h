@@ -8,9 +8,13 @@
 #include <mutex>
 #include <string>
 
+#include "store/scrub.h"
 #include "store/store.h"
 
 namespace millrace::binding {
+
+// As a list of NativeDamage.
+Napi::Array from_damages(Napi::Env env, const std::vector<ScrubPage::Damage>& damages);
 
 // The checks of one engine that are under way.
 class Scrubs {

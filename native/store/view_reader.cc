@@ -90,7 +90,7 @@ Result<std::optional<ViewReader::Piece>> ViewReader::next() {
 Result<std::optional<ViewReader::Piece>> ViewReader::take(Slot& slot) {
   const ObjectView::Place place = view_.in_files() ? view_.places[slot.span] : ObjectView::Place();
   if (!slot.failed.ok()) {
-    return Status(slot.failed.code(), "object '" + key_ + "', segment " + std::to_string(place.segment) + ": " +
+    return Status(slot.failed.code(), "the object '" + key_ + "', segment " + std::to_string(place.segment) + ": " +
                                           slot.failed.message());
   }
   taken_bytes_ += slot.bytes;
@@ -98,8 +98,8 @@ Result<std::optional<ViewReader::Piece>> ViewReader::take(Slot& slot) {
   if (slot.ends_span) {
     const uint64_t span_bytes = view_.spans[slot.span].bytes;
     if (place.file != nullptr && span_bytes == place.bytes && span_crc_ != place.crc) {
-      return Status(Code::kCorrupt, "object '" + key_ + "': its bytes in segment " + std::to_string(place.segment) +
-                                        " do not match their checksum (" + place.file->path() + ")");
+      return Status(Code::kCorrupt, "the object '" + key_ + "' is damaged in segment " + std::to_string(place.segment) +
+                                        ": its bytes do not match their checksum (" + place.file->path() + ")");
     }
     object_crc_ = crc32c_combine(object_crc_, span_crc_, span_bytes);
     span_crc_ = 0;
@@ -142,8 +142,8 @@ Status damaged(const ObjectView& view, std::string_view key) {
     last = segment->number;
     where += (where.empty() ? "" : ", ") + std::to_string(last);
   }
-  return Status(Code::kCorrupt, "object '" + std::string(key) + "': its bytes in segment " + where +
-                                    " do not match its checksum");
+  return Status(Code::kCorrupt, "the object '" + std::string(key) + "' is damaged in segment " + where +
+                                    ": its bytes do not match its checksum");
 }
 
 }  // namespace millrace

@@ -25,6 +25,7 @@ const COMMANDS: Record<string, string> = {
   bench: "./bench.js",
   doctor: "./doctor.js",
   top: "./top.js",
+  inspect: "./inspect.js",
 };
 
 async function main(args: readonly string[]): Promise<void> {

@@ -167,7 +167,18 @@ describe("without a node", () => {
   it("help, version and doctor work", async () => {
     const help = await millrace(["--help"]);
     expect(help.code).toBe(0);
-    for (const command of ["serve", "put", "get", "ls", "stat", "rm", "namespace", "doctor", "top"]) {
+    for (const command of [
+      "serve",
+      "put",
+      "get",
+      "ls",
+      "stat",
+      "rm",
+      "namespace",
+      "doctor",
+      "top",
+      "inspect",
+    ]) {
       expect(help.stdout.toString()).toMatch(new RegExp(`^ {2}${command} `, "m"));
     }
     expect((await millrace(["--version"])).stdout.toString()).toBe("0.1.0\n");

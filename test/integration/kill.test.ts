@@ -188,19 +188,6 @@ describe("a client of a node that is killed", () => {
     expect(await streamed).toEqual([0, 1, 2, 3, 4, 5]);
     expect(await shuffle.progress()).toMatchObject({ committed: MAPS, lostMaps: [] });
   });
-
-  it("does not take another namespace of the name for its own", async () => {
-    await open("grpc");
-    await namespace.put("object", "x");
-    await restart();
-    const other = await connect(daemon.endpoint);
-    await other.deleteNamespace("job");
-    const again = await other.createNamespace("job");
-    await again.put("object", "another's");
-    await restart();
-    await expect(namespace.get("object")).rejects.toThrow(failsWith("NAMESPACE_GONE"));
-    await other.close();
-  });
 });
 
 describe("millrace bench kill", () => {
