@@ -60,6 +60,8 @@ export async function runKill(options: KillOptions): Promise<KillOutcome> {
   const clients: ClientProcess[] = [];
   const outcome: KillOutcome = { rounds, checked: 0, lost: 0, torn: 0 };
   const counts: Record<string, number> = {};
+  /** Between the kills. */
+  const moved = { demotedBytes: 0, promotedBytes: 0, cleanedBytes: 0 };
   let shown = 0;
   let owner: Client | null = null;
 
@@ -97,6 +99,9 @@ export async function runKill(options: KillOptions): Promise<KillOutcome> {
       const restartMs = await daemon.restart();
       await sleep(random.below(LOAD_AFTER_RESTART_MS), undefined, { signal });
       for (const report of await inAll((client) => client.run("checkKillLoad", null))) add(round, report);
+      const stats = await owner.nodeStats();
+      for (const what of ["demotedBytes", "promotedBytes", "cleanedBytes"] as const)
+        moved[what] += stats[what];
       if (Date.now() < progressAt && round < rounds) continue;
       progressAt = Date.now() + PROGRESS_EVERY_MS;
       const { checked, lost, torn } = outcome;
@@ -104,11 +109,7 @@ export async function runKill(options: KillOptions): Promise<KillOutcome> {
         `round ${round} of ${rounds}: ${checked} checked, ${lost} lost, ${torn} torn; restarted in ${restartMs} ms`,
       );
     }
-    progress(
-      `${daemon.kills} kills; ${Object.entries(counts)
-        .map(([what, count]) => `${what} ${count}`)
-        .join(", ")}`,
-    );
+    progress(`${daemon.kills} kills; ${list(counts)}; ${list(moved)}`);
     return outcome;
   } catch (thrown) {
     progress(`failed with seed ${seed}; the daemon said: ${daemon.lastWords() || "nothing"}`);
@@ -119,6 +120,12 @@ export async function runKill(options: KillOptions): Promise<KillOutcome> {
     await daemon.end();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+function list(counts: Record<string, number>): string {
+  return Object.entries(counts)
+    .map(([what, count]) => `${what} ${count}`)
+    .join(", ");
 }
 
 class RestartedDaemon {

@@ -257,8 +257,8 @@ function sizeOf(random: Random): number {
   const band = random.next();
   if (band < 0.05) return 0;
   if (band < 0.7) return random.below(KIB);
-  if (band < 0.92) return random.below(64 * KIB);
-  if (band < 0.985) return random.below(512 * KIB);
+  if (band < 0.92) return random.below(48 * KIB);
+  if (band < 0.985) return random.below(256 * KIB);
   return random.below(8 * MIB);
 }
 

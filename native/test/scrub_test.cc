@@ -4,6 +4,7 @@
 #include "store/segment.h"
 #include "test/file_objects.h"
 #include "test/file_support.h"
+#include "test/store_support.h"
 
 namespace millrace::test {
 namespace {
