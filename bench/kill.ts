@@ -38,8 +38,8 @@ const DRAM = "64MiB";
 const NVME = "4GiB";
 const PROCESSES: readonly { transport: TransportKind; other: TransportKind; namespace: string }[] = [
   { transport: "shm", other: "tcp", namespace: "kill-a" },
-  { transport: "tcp", other: "grpc", namespace: "kill-a" },
-  { transport: "grpc", other: "shm", namespace: "kill-b" },
+  { transport: "tcp", other: "shm", namespace: "kill-a" },
+  { transport: "grpc", other: "tcp", namespace: "kill-b" },
   { transport: "shm", other: "grpc", namespace: "kill-b" },
 ];
 const LEASE_MS = 3_600_000;

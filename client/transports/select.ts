@@ -73,7 +73,13 @@ function candidates(node: NodeMessage): TransportKind[] {
 
 async function open(kind: TransportKind, target: TransportTarget): Promise<Transport> {
   const { channel, node, namespace, token } = target;
-  if (kind === "grpc") return new GrpcTransport(channel, namespace, token);
+  if (kind === "grpc") {
+    // A node that went away just now failed the better ways too; it offers them again when it is back.
+    if (!channel.connected) {
+      throw new MillraceError("UNAVAILABLE", `the node at ${channel.address} cannot be reached`);
+    }
+    return new GrpcTransport(channel, namespace, token);
+  }
   if (loadAddon() === null) {
     throw new MillraceError(
       "UNSUPPORTED",

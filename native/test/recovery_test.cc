@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -512,6 +513,38 @@ TEST_F(RecoveryTest, WhatWasRecoveredCanBeDemotedAndRecoveredAgain) {
       ASSERT_OK(put(ns, "k" + std::to_string(i), ++is.first, is.second += 1));
     }
   }
+}
+
+TEST_F(RecoveryTest, SegmentsInHugePagesComeBackToo) {
+  TemporaryDirectory mounted;
+  if (mount("millrace-test", mounted.path().c_str(), "hugetlbfs", 0, nullptr) != 0) {
+    GTEST_SKIP() << "no hugetlbfs can be mounted here";
+  }
+  const std::shared_ptr<void> unmount(nullptr, [&](void*) { umount2(mounted.path().c_str(), MNT_DETACH); });
+  Store::Options with_huge = options();
+  with_huge.dram.huge_directory = mounted.path() + "/node";
+  with_huge.dram.huge_pages = HugePages::kReserve;
+  bool huge = false;
+  for (int life = 0; life < 2; ++life) {
+    Store store(with_huge);
+    ASSERT_OK(store.open());
+    auto recovered = store.recover("job", {.token = kToken});
+    auto ns = recovered.ok() ? recovered->ns : make_namespace(store, "job", {.token = kToken});
+    for (uint64_t i = 0; i < 12 && life == 0; ++i) ASSERT_OK(put(*ns, "k" + std::to_string(i), 1, 700'000 + i));
+    for (uint64_t i = 0; i < 12; ++i) {
+      const std::string key = "k" + std::to_string(i);
+      EXPECT_TRUE(shows(ns->get(key), key, 1, 700'000 + i));
+    }
+    if (life == 0) {
+      huge = store.dram_stats().huge_bytes > 0;
+      continue;
+    }
+    EXPECT_EQ(store.dram_stats().huge_bytes > 0, huge);
+    ASSERT_OK(store.drop("job"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(mounted.path() + "/node/spare"));
+  EXPECT_FALSE(std::filesystem::exists(mounted.path() + "/node/09080706050403020100000000000000"));
+  if (!huge) std::printf("[   NOTE   ] no huge page was free: segments lay in small ones\n");
 }
 
 TEST_F(RecoveryTest, AnIndexThatIsNoneIsSaidToBe) {

@@ -257,7 +257,7 @@ describe("refuses", () => {
     ["no function workers", 2, /whole number from 1/, () => ["--input", "gen:1", "--workers", "0"]],
     ["half a partition", 2, /whole number from 1/, () => ["--input", "gen:1", "--partitions", "1.5"]],
     ["a store of no kind", 2, /is no store/, () => ["--input", "gen:1", "--store", "ftp://x"]],
-    ["the tier that is not built", 2, /not built/, () => ["--input", "gen:1", "--nvme", "/tmp:1GiB"]],
+    ["a tier without size", 2, /is not DIR:SIZE/, () => ["--input", "gen:1", "--nvme", "/tmp"]],
     ["a path that is missing", 1, /does not exist/, (place) => ["--input", place.at("missing")]],
     [
       "a file that is not whole records",
