@@ -114,6 +114,19 @@ Status check_key(std::string_view key);
 void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind, std::string_view key,
                         uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset = 0);
 
+// The daemon's part of an entry's header. The state last: who finds it finds the rest.
+inline void mark_sealed(uint8_t* segment, uint64_t entry_offset, uint64_t sequence, uint32_t sealed_unix_s) {
+  auto* header = reinterpret_cast<EntryHeader*>(segment + entry_offset);
+  header->sequence = sequence;
+  header->sealed_unix_s = sealed_unix_s;
+  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+}
+
+inline void mark_dead(uint8_t* segment, uint64_t entry_offset) {
+  reinterpret_cast<EntryHeader*>(segment + entry_offset)
+      ->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
+}
+
 // A checked look at an entry. Views point into the segment.
 struct Entry {
   EntryKind kind;

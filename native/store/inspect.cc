@@ -1,9 +1,5 @@
 #include "store/inspect.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <set>
@@ -17,20 +13,13 @@ namespace millrace {
 
 namespace {
 
-Result<std::shared_ptr<SegmentFile>> open_segment_file(const std::vector<std::string>& folders, const std::string& name) {
+Result<std::shared_ptr<SegmentFile>> find_file(const std::vector<std::string>& folders, const std::string& name) {
   for (const std::string& folder : folders) {
     const std::string path = folder + "/" + name;
-    int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
-    if (fd < 0 && errno == EINVAL) fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) continue;
-    if (fd < 0) return Status::from_errno(path.c_str(), errno);
-    struct stat about;
-    if (fstat(fd, &about) != 0) {
-      const int error = errno;
-      close(fd);
-      return Status::from_errno(path.c_str(), error);
-    }
-    auto file = std::make_shared<SegmentFile>(fd, static_cast<uint64_t>(about.st_size), path);
+    auto found = open_segment_file(path);
+    if (found.code() == Code::kNotFound) continue;
+    if (!found.ok()) return found.status();
+    auto file = std::make_shared<SegmentFile>(found->fd, found->bytes, path);
     file->keep();
     return file;
   }
@@ -113,7 +102,7 @@ Result<Inspection> inspect(const InspectPlaces& places) {
     if (memory.ok()) (*memory)->keep();
     return memory;
   };
-  where.open_file = [&](const std::string& name) { return open_segment_file(places.nvme_folders, name); };
+  where.open_file = [&](const std::string& name) { return find_file(places.nvme_folders, name); };
   where.reader = &reader;
   auto remains = read_remains(where, places.token, places.name);
   if (!remains.ok()) return remains.status();

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <deque>
 
-#include "store/relocate.h"
-
 namespace millrace {
 
 namespace {
@@ -23,11 +21,6 @@ constexpr uint64_t kDeadBytesMin = 256 * KiB;
 bool closed(const Segment& segment, Clock::time_point now) {
   return segment.writer == kNobody && segment.drafts == 0 && !segment.retired && !segment.moving && segment.live_bytes > 0 &&
          segment.stuck_until <= now;
-}
-
-uint64_t dead_bytes(const Segment& segment) {
-  const uint64_t taken = segment.write_end - kSegmentHeaderBytes;
-  return taken - std::min(taken, segment.live_bytes);
 }
 
 }  // namespace
@@ -51,8 +44,17 @@ void Mover::wake() {
   woken_.notify_one();
 }
 
-void Mover::tell_room_freed() {
+Relocated Mover::move(Victims victims, RelocateTo to, uint64_t Namespace::Impl::*moved) {
+  Namespace::Impl& in = *victims.ns->impl_;
+  Relocated done = relocate(in, victims.segments, to);
+  {
+    std::lock_guard lock(in.mutex);
+    in.*moved += done.bytes;
+    victims.segments.clear();  // so that what died of it is swept now
+    in.sweep_retiring(Clock::now());
+  }
   if (Store::Listener* listener = node_->listener.load()) listener->room_freed();
+  return done;
 }
 
 void Mover::run() {
@@ -87,14 +89,7 @@ bool Mover::demote(const Namespaces& all) {
   for (bool full = no_room() || static_cast<double>(node_->dram_in_use()) > limit * node_->high_watermark;;) {
     Victims victims = coldest(all, full);
     if (victims.segments.empty()) break;
-    const Relocated done = relocate(*victims.ns->impl_, victims.segments, RelocateTo::kFile);
-    {
-      std::lock_guard lock(victims.ns->impl_->mutex);
-      victims.ns->impl_->demoted_bytes += done.bytes;
-      victims.segments.clear();
-      victims.ns->impl_->sweep_retiring(Clock::now());
-    }
-    tell_room_freed();
+    const Relocated done = move(std::move(victims), RelocateTo::kFile, &Namespace::Impl::demoted_bytes);
     if (!done.status.ok()) {
       // Full, read-only, broken: what is in memory stays there, and writers are told why they wait.
       demote_after_ = Clock::now() + kRetryAfter;
@@ -108,8 +103,7 @@ bool Mover::demote(const Namespaces& all) {
   return moved;
 }
 
-// The next segments to be demoted, all of one namespace: those longest unused, by the namespaces' hints first. With
-// one that holds map outputs go others of the same shuffle.
+// The next segments to be demoted, all of one namespace: those longest unused, by the namespaces' hints first.
 Mover::Victims Mover::coldest(const Namespaces& all, bool node_is_full) {
   struct Candidate {
     Hint hint;
@@ -123,9 +117,7 @@ Mover::Victims Mover::coldest(const Namespaces& all, bool node_is_full) {
     Namespace::Impl& in = *all[i]->impl_;
     std::lock_guard lock(in.mutex);
     if (in.dropped) continue;
-    uint64_t retiring = 0;
-    for (const auto& waiting : in.retiring) retiring += waiting.segment->memory ? waiting.segment->bytes() : 0;
-    const uint64_t own = in.dram_bytes - std::min(in.dram_bytes, retiring);
+    const uint64_t own = in.dram_bytes - std::min(in.dram_bytes, in.retiring_dram_bytes());
     const uint64_t own_limit = in.options.dram_limit_bytes;
     const bool own_is_full = own_limit > 0 && (own + in.short_bytes > own_limit ||
                                                static_cast<double>(own) > static_cast<double>(own_limit) * node_->high_watermark);
@@ -192,15 +184,9 @@ bool Mover::clean(const Namespaces& all) {
   Victims victims = dirtiest(all);
   if (victims.segments.empty()) return false;
   const bool in_file = victims.segments.front()->file != nullptr;
-  const Relocated done = relocate(*victims.ns->impl_, victims.segments, in_file ? RelocateTo::kFile : RelocateTo::kMemory);
+  const Relocated done = move(std::move(victims), in_file ? RelocateTo::kFile : RelocateTo::kMemory,
+                              &Namespace::Impl::cleaned_bytes);
   clean_allowance_bytes_ -= static_cast<double>(done.bytes);
-  {
-    std::lock_guard lock(victims.ns->impl_->mutex);
-    victims.ns->impl_->cleaned_bytes += done.bytes;
-    victims.segments.clear();
-    victims.ns->impl_->sweep_retiring(Clock::now());
-  }
-  tell_room_freed();
   return done.status.ok();
 }
 
@@ -222,7 +208,7 @@ Mover::Victims Mover::dirtiest(const Namespaces& all) {
         taken += offered ? segment->write_end : segment->bytes();
         live += segment->live_bytes;
         const double share = static_cast<double>(segment->live_bytes) / static_cast<double>(segment->write_end);
-        if (!closed(*segment, now) || dead_bytes(*segment) < kDeadBytesMin || share >= worst_share) continue;
+        if (!closed(*segment, now) || segment->dead_bytes() < kDeadBytesMin || share >= worst_share) continue;
         worst = segment;
         worst_share = share;
       }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/namespace_impl.h"
+#include "store/relocate.h"
 
 namespace millrace {
 
@@ -34,7 +35,8 @@ class Mover {
   bool clean(const Namespaces& all);
   Victims coldest(const Namespaces& all, bool node_is_full);
   Victims dirtiest(const Namespaces& all);
-  void tell_room_freed();
+  // Moves what lives in the victims, counts it as `moved` and tells who waits for room.
+  Relocated move(Victims victims, RelocateTo to, uint64_t Namespace::Impl::*moved);
 
   const std::shared_ptr<NodeShared> node_;
   const std::function<Namespaces()> namespaces_;

@@ -138,8 +138,7 @@ void Namespace::Impl::release(SlotRef ref, bool moved) {
   } else {
     object_bytes -= std::min(object_bytes, entry->payload_bytes);
   }
-  reinterpret_cast<EntryHeader*>(segment->data() + ref.entry_offset)
-      ->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
+  mark_dead(segment->data(), ref.entry_offset);
   forget(segment, entry->end - ref.entry_offset);
 }
 
@@ -149,14 +148,13 @@ Result<ObjectInfo> Namespace::Impl::publish(Segment& segment, uint64_t entry_off
   auto info = info_of(ref, entry);
   if (!info.ok()) return info.status();
   // Sequence and state first: who finds the entry through the index finds them set.
-  auto* header = reinterpret_cast<EntryHeader*>(segment.data() + entry_offset);
-  header->sequence = info->sequence = last_sequence + 1;
-  header->sealed_unix_s = info->sealed_unix_s = unix_s();
-  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  info->sequence = last_sequence + 1;
+  info->sealed_unix_s = unix_s();
+  mark_sealed(segment.data(), entry_offset, info->sequence, info->sealed_unix_s);
   index->note(last_sequence + 1, sealed_total + 1, static_cast<uint32_t>(segments.size()));
   auto before = index->put(hash_key(key), ref, [&](SlotRef other) { return key_equals(other, key); });
   if (!before.ok()) {
-    header->state.store(static_cast<uint32_t>(EntryState::kDead), std::memory_order_release);
+    mark_dead(segment.data(), entry_offset);
     return before.status();
   }
   ++last_sequence;
@@ -373,11 +371,9 @@ void Namespace::give_back(SessionId session, uint32_t number) {
 }
 
 void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry) {
-  auto* header = reinterpret_cast<EntryHeader*>(segment.data() + entry_offset);
-  header->sequence = ++last_sequence;
+  ++last_sequence;
   index->note(last_sequence, sealed_total, static_cast<uint32_t>(segments.size()));
-  header->sealed_unix_s = unix_s();
-  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  mark_sealed(segment.data(), entry_offset, last_sequence, unix_s());
   segment.live_bytes += entry.payload_bytes;
   segment.write_end = std::max(segment.write_end, entry.end);
 }
@@ -571,8 +567,7 @@ NamespaceStats Namespace::stats() {
     if (!segment) continue;
     ++stats.segments;
     if (segment->memory && segment->writer != kNobody) stats.granted_bytes += segment->room();
-    const uint64_t taken = segment->write_end - kSegmentHeaderBytes;
-    stats.dead_bytes += taken - std::min(taken, segment->live_bytes);
+    stats.dead_bytes += segment->dead_bytes();
   }
   const auto now = Clock::now();
   for (const auto& retiring : in.retiring) {

@@ -21,6 +21,8 @@ namespace millrace {
 
 using Clock = std::chrono::steady_clock;
 
+uint64_t unix_ms();
+
 // What all namespaces of a node share. Outlives them: each holds it.
 struct NodeShared {
   explicit NodeShared(Store::Options options) : options(options), tier(options.dram), nvme(options.nvme) {}
@@ -84,6 +86,12 @@ struct Namespace::Impl {
   Status check_limits(uint64_t bytes);
   // What takes the memory of this namespace, in words.
   std::string what_holds() const;
+  // Memory of retired segments.
+  uint64_t retiring_dram_bytes() const {
+    uint64_t bytes = 0;
+    for (const Retiring& waiting : retiring) bytes += waiting.segment->memory ? waiting.segment->bytes() : 0;
+    return bytes;
+  }
   void offer(const std::shared_ptr<Segment>& segment);  // nobody's any more: others may write to its rest
   void retire_if_dead(const std::shared_ptr<Segment>& segment);
   // Frees what is retired and held by nobody. Whether memory came free.

@@ -4,6 +4,7 @@
 #include <bit>
 #include <condition_variable>
 #include <optional>
+#include <unordered_set>
 
 #include "base/crc32c.h"
 #include "base/hash.h"
@@ -32,11 +33,6 @@ constexpr uint64_t kCopiedBytesPerLock = 4 * MiB;
 constexpr uint64_t kOwnSegmentBytesMin = 8 * MiB;  // an entry so large gets a segment of its own in memory
 constexpr uint64_t kPromotedBytesMax = limits::kSegmentBytesDefault;
 
-uint64_t unix_ms() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
-}
-
 // A stretch of an object that is copied.
 struct Piece {
   size_t move;
@@ -51,7 +47,6 @@ struct Source {
   std::shared_ptr<Segment> segment;
   FileBytes read;
   const uint8_t* data = nullptr;
-  bool left = false;
   const uint8_t* at(const ManifestExtent& extent) const {
     const uint64_t bytes = segment->bytes();
     return extent.offset <= bytes && extent.bytes <= bytes - extent.offset ? data + extent.offset : nullptr;
@@ -104,10 +99,7 @@ Result<Room> take_room(Namespace::Impl& in, size_t key_bytes, uint64_t payload_b
 // Makes the entry in `room` the object's and lets go of the old one.
 Status publish_entry(Namespace::Impl& in, const Move& move, const Room& room, bool lists_extents) {
   const SlotRef ref{room.segment->number, room.entry_offset};
-  auto* header = reinterpret_cast<EntryHeader*>(room.segment->data() + room.entry_offset);
-  header->sequence = move.sequence;
-  header->sealed_unix_s = move.sealed_unix_s;
-  header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+  mark_sealed(room.segment->data(), room.entry_offset, move.sequence, move.sealed_unix_s);
   auto before = in.index->put(hash_key(move.key), ref, [&](SlotRef other) { return in.key_equals(other, move.key); });
   if (!before.ok()) return before.status();
   room.segment->live_bytes += room.shape.end - room.entry_offset;
@@ -131,9 +123,9 @@ class Relocation {
   Relocated run(const std::vector<std::shared_ptr<Segment>>& victims);
 
  private:
-  Status collect(Source& source);
-  Status collect_entry(Source& source, const Entry& entry, uint64_t entry_offset);
-  Result<bool> add(const std::string& key, SlotRef ref);
+  Status collect(const Source& source);
+  void collect_entry(const Source& source, const Entry& entry, uint64_t entry_offset);
+  void add(const std::string& key, SlotRef ref);
   void plan();
   Status copy_to_file();
   Status write_piece(SegmentFileWriter& writer, const Piece& piece, uint8_t* scratch);
@@ -147,9 +139,8 @@ class Relocation {
   std::vector<Source> sources_;
   std::unordered_map<uint32_t, size_t> source_of_;  // by segment number
   std::vector<Move> moves_;
-  std::unordered_map<std::string, size_t> move_of_;
+  std::unordered_set<std::string> collected_;  // keys of `moves_`
   std::vector<Piece> pieces_;
-  std::vector<std::string> groups_;
   std::shared_ptr<Segment> file_;
   uint32_t file_number_ = 0;
   Relocated result_;
@@ -157,43 +148,35 @@ class Relocation {
 
 // --- collect
 
-Result<bool> Relocation::add(const std::string& key, SlotRef ref) {
-  if (move_of_.contains(key)) return false;
+void Relocation::add(const std::string& key, SlotRef ref) {
   auto described = describe(in_, key, ref);
-  if (!described.ok()) return described.status();
+  if (!described.ok()) return;  // spoilt: it stays where it is
   Move move = std::move(*described);
   for (const ManifestExtent& extent : move.extents) move.moves.push_back(source_of_.contains(extent.segment));
-  move_of_.emplace(key, moves_.size());
+  collected_.insert(key);
   moves_.push_back(std::move(move));
-  return true;
 }
 
-Status Relocation::collect_entry(Source& source, const Entry& entry, uint64_t entry_offset) {
-  if (entry.key.empty()) {
-    source.left = true;
-    return Status();
-  }
+void Relocation::collect_entry(const Source& source, const Entry& entry, uint64_t entry_offset) {
+  if (entry.key.empty()) return;  // a part of which nobody can tell whose it is
   const std::string key(entry.key);
+  if (collected_.contains(key)) return;
   const auto ref = in_.find(key);
-  if (!ref) return Status();
+  if (!ref) return;
   if (entry.kind != EntryKind::kPart) {
-    if (ref->segment == source.segment->number && ref->entry_offset == entry_offset) return add(key, *ref).status();
-    return Status();
+    if (ref->segment == source.segment->number && ref->entry_offset == entry_offset) add(key, *ref);
+    return;
   }
   // A part lives where the manifest under its key lists it.
-  auto owner = in_.entry_at(*ref);
-  if (!owner.ok() || owner->kind != EntryKind::kManifest) return Status();
-  auto manifest = read_manifest(in_.segments[ref->segment]->data() + owner->payload_offset, owner->payload_bytes);
-  if (!manifest.ok()) return manifest.status();
-  for (uint32_t i = 0; i < manifest->header.extents; ++i) {
-    const ManifestExtent& extent = manifest->extents[i];
-    if (extent.segment == source.segment->number && extent.offset == entry.payload_offset) return add(key, *ref).status();
+  auto owner = describe(in_, key, *ref);
+  if (!owner.ok() || !owner->manifest) return;
+  for (const ManifestExtent& extent : owner->extents) {
+    if (extent.segment == source.segment->number && extent.offset == entry.payload_offset) return add(key, *ref);
   }
-  return Status();
 }
 
-Status Relocation::collect(Source& source) {
-  Segment& segment = *source.segment;
+Status Relocation::collect(const Source& source) {
+  const Segment& segment = *source.segment;
   uint64_t offset = kSegmentHeaderBytes;
   for (;;) {
     std::lock_guard lock(in_.mutex);
@@ -204,15 +187,10 @@ Status Relocation::collect(Source& source) {
         offset = hole->second;
         continue;
       }
-      // A file ends with zeros up to its last block.
-      if (segment.file && segment.bytes() - offset < sizeof(EntryHeader)) return Status();
       auto entry = read_entry(source.data, segment.bytes(), offset, true);
-      if (!entry.ok()) {
-        if (!segment.file || segment.bytes() - offset >= 4096) source.left = true;  // spoilt by its own client
-        return Status();
-      }
+      if (!entry.ok()) return Status();  // the end of a file, or spoilt by its own client: the rest stays
       if (segment.file || entry->state == EntryState::kSealed) {
-        if (!collect_entry(source, *entry, offset).ok()) source.left = true;
+        collect_entry(source, *entry, offset);
       }
       offset = entry->end;
     }
@@ -274,10 +252,9 @@ void Relocation::plan() {
 Status Relocation::write_piece(SegmentFileWriter& writer, const Piece& piece, uint8_t* scratch) {
   Move& move = moves_[piece.move];
   ManifestExtent& extent = move.extents[piece.extent];
-  Source& source = sources_[source_of_.at(extent.segment)];
-  const uint8_t* bytes = source.at(extent);
+  const uint8_t* bytes = sources_[source_of_.at(extent.segment)].at(extent);
   if (bytes == nullptr || move.damaged) {
-    move.damaged = source.left = true;
+    move.damaged = true;
     return Status();
   }
   uint32_t crc = piece.crc_known ? extent.crc : crc32c(0, bytes, extent.bytes);
@@ -287,10 +264,7 @@ Status Relocation::write_piece(SegmentFileWriter& writer, const Piece& piece, ui
   uint8_t* entry = scratch + sizeof(SegmentHeader);
   write_entry_header(scratch, sizeof(SegmentHeader), EntryKind::kPart, move.key, extent.bytes, crc,
                      shape.payload_offset - entry_offset);
-  auto* header = reinterpret_cast<EntryHeader*>(entry);
-  header->sequence = move.sequence;
-  header->sealed_unix_s = move.sealed_unix_s;
-  header->state.store(static_cast<uint32_t>(EntryState::kSealed));
+  mark_sealed(scratch, sizeof(SegmentHeader), move.sequence, move.sealed_unix_s);
   if (Status failed = writer.append(entry, sizeof(EntryHeader) + move.key.size()); !failed.ok()) return failed;
   if (Status failed = writer.pad(payload_alignment(extent.bytes)); !failed.ok()) return failed;
   MILLRACE_ASSERT(writer.position() == shape.payload_offset);
@@ -298,7 +272,7 @@ Status Relocation::write_piece(SegmentFileWriter& writer, const Piece& piece, ui
   if (Status failed = writer.append(bytes, extent.bytes, &copied_crc); !failed.ok()) return failed;
   if (Status failed = writer.pad(limits::kEntryAlignment); !failed.ok()) return failed;
   if (copied_crc != crc) {
-    move.damaged = source.left = true;  // stays where it is: who reads it is told
+    move.damaged = true;  // stays where it is: who reads it is told
     return Status();
   }
   extent = {file_number_, crc, shape.payload_offset, extent.bytes};
@@ -436,13 +410,12 @@ Status Relocation::copy_to_memory() {
       const Copy& copy = copies[i];
       Move& move = moves_[copy.move];
       const ManifestExtent& extent = move.extents[copy.extent];
-      Source& source = sources_[source_of_.at(extent.segment)];
-      const uint8_t* from = source.at(extent);
+      const uint8_t* from = sources_[source_of_.at(extent.segment)].at(extent);
       uint8_t* base = copy.room.segment->data();
       right[i] = from != nullptr &&
                  copy_crc32c(base + copy.room.shape.payload_offset, from, extent.bytes, 0) == extent.crc;
       if (!right[i]) {
-        move.damaged = source.left = true;
+        move.damaged = true;
         continue;
       }
       write_entry_header(base, copy.room.entry_offset, copy.part ? EntryKind::kPart : EntryKind::kObject, move.key,
@@ -457,10 +430,7 @@ Status Relocation::copy_to_memory() {
       Segment& segment = *copy.room.segment;
       bool used = right[i];
       if (used && copy.part) {
-        auto* header = reinterpret_cast<EntryHeader*>(segment.data() + copy.room.entry_offset);
-        header->sequence = move.sequence;
-        header->sealed_unix_s = move.sealed_unix_s;
-        header->state.store(static_cast<uint32_t>(EntryState::kSealed), std::memory_order_release);
+        mark_sealed(segment.data(), copy.room.entry_offset, move.sequence, move.sealed_unix_s);
         extent = {segment.number, extent.crc, copy.room.shape.payload_offset, extent.bytes};
         result_.bytes += extent.bytes;
         filled.push_back(copy.room.segment);
@@ -515,10 +485,7 @@ Relocated Relocation::run(const std::vector<std::shared_ptr<Segment>>& victims) 
   for (Source& source : sources_) {
     if (source.segment->file) {
       auto read = in_.node->reader.read_now(source.segment->file, 0, source.segment->bytes());
-      if (!read.ok()) {
-        source.left = true;
-        continue;
-      }
+      if (!read.ok()) continue;
       source.read = std::move(*read);
       source.data = source.read.data;
     }
@@ -541,7 +508,6 @@ Relocated Relocation::run(const std::vector<std::shared_ptr<Segment>>& victims) 
     in_.retire_if_dead(source.segment);
     if (segment.retired) continue;
     segment.stuck_until = Clock::now() + kStuckFor;
-    result_.left.push_back(segment.number);
   }
   return std::move(result_);
 }

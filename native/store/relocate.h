@@ -22,7 +22,6 @@ struct Relocated {
   Status status;            // of the tier; objects that were moved before it failed are where they should be
   uint64_t bytes = 0;       // payload moved
   uint64_t objects = 0;
-  std::vector<uint32_t> left;  // victims with something in them that could not be moved
 };
 
 // An object below so many bytes stays in memory when its segment is demoted: what would point to it there takes

@@ -46,13 +46,17 @@ class Segment {
   bool inherited = false;         // of an earlier life, whose clients may still write to it: never written to again
   bool moving = false;            // its objects are being written elsewhere: nobody writes to its rest
   bool kept = false;              // holds what relocation wrote: manifests and small objects stay in memory
-  std::chrono::steady_clock::time_point used_at = std::chrono::steady_clock::now();  // by a writer or a remote reader
+  std::chrono::steady_clock::time_point used_at = std::chrono::steady_clock::now();  // by a writer, the last time
   std::chrono::steady_clock::time_point stuck_until{};  // relocation left something in it
   std::vector<SessionId> holders; // sessions that were handed its descriptor and have not confirmed
 
   uint8_t* data() const { return memory->data(); }  // of one in memory
   uint64_t bytes() const { return memory ? memory->bytes() : file->bytes(); }
   uint64_t room() const { return bytes() - write_end; }
+  uint64_t dead_bytes() const {
+    const uint64_t taken = write_end - kSegmentHeaderBytes;
+    return taken - std::min(taken, live_bytes);
+  }
   // Takes the bytes of an entry that a session seals, in whatever order it seals. False where any of them are
   // taken already or lie before its grant: the headers there are the client's to write, so they prove nothing.
   bool take(uint64_t begin, uint64_t end) {

@@ -15,12 +15,12 @@ constexpr uint64_t kRoomWorthOffering = 16 * KiB;
 // The daemon's own segment is written to from end to end unless at least this much of it has died.
 constexpr uint64_t kHouseBytesWorthRetiring = 512 * KiB;
 
+}  // namespace
+
 uint64_t unix_ms() {
   return static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
 }
-
-}  // namespace
 
 // The folders go when the last segment has: clients may hold some for as long as they like.
 Namespace::Impl::~Impl() {
@@ -52,17 +52,15 @@ void Namespace::Impl::keep_files() {
 }
 
 std::string Namespace::Impl::what_holds() const {
-  uint64_t granted = 0, live = 0, dead = 0, retired = 0;
+  uint64_t granted = 0, live = 0, dead = 0;
   for (const auto& segment : segments) {
     if (!segment || !segment->memory) continue;
-    const uint64_t taken = segment->write_end - kSegmentHeaderBytes;
     live += segment->live_bytes;
-    dead += taken - std::min(taken, segment->live_bytes);
+    dead += segment->dead_bytes();
     if (segment->writer != kNobody) granted += segment->room();
   }
-  for (const auto& waiting : retiring) retired += waiting.segment->memory ? waiting.segment->bytes() : 0;
   return "of its memory " + std::to_string(live) + " bytes are live objects, " + std::to_string(dead) + " dead, " +
-         std::to_string(granted) + " granted to writers, " + std::to_string(retired) + " still mapped by clients; " +
+         std::to_string(granted) + " granted to writers, " + std::to_string(retiring_dram_bytes()) + " still mapped by clients; " +
          std::to_string(nvme_bytes) + " bytes are on nvme";
 }
 
@@ -73,7 +71,7 @@ Status Namespace::Impl::check_limits(uint64_t bytes) {
     if (limit == options.dram_limit_bytes && bytes <= limit) short_bytes = bytes;
     return Status(Code::kResourceExhausted, "namespace '" + name + "' is at its " + what + ": " + std::to_string(taken) +
                                                 " of " + std::to_string(limit) + " bytes are taken, " +
-                                                std::to_string(bytes) + " more were asked for; " + what_holds());
+                                                std::to_string(bytes) + " more were asked for");
   }
   return Status();
 }
@@ -83,22 +81,22 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
   const bool writers = purpose == RoomFor::kWriters;
   const uint64_t share = node->segment_share();
   // Down to the smallest that serves, where the node or the namespace is short of room.
+  enum class Full { kNamespace, kReserve, kTier } full = Full::kTier;
   Status refused;
   for (uint64_t bytes = std::max(bytes_min, std::min(bytes_wanted, share)); bytes >= bytes_min; bytes /= 2) {
     if (Status over = check_limits(bytes); purpose != RoomFor::kDemotion && !over.ok()) {
       refused = over;
+      full = Full::kNamespace;
       continue;
     }
     // What is kept does not count against the limit until it is a segment again.
     if (auto memory = node->recycler.take(id, bytes, bytes)) return memory;
-    if (writers && node->dram_in_use() + bytes > node->dram_for_writers()) {
+    if (const uint64_t in_use = node->dram_in_use(); writers && in_use + bytes > node->dram_for_writers()) {
       node->short_bytes = bytes;
-      refused = Status(Code::kResourceExhausted, "dram is full: " + std::to_string(node->dram_in_use()) + " of " +
+      refused = Status(Code::kResourceExhausted, "dram is full: " + std::to_string(in_use) + " of " +
                                                      std::to_string(node->options.dram.limit_bytes) +
-                                                     " bytes are in use (--dram); namespace '" + name + "': " + what_holds());
-      if (Status fault = node->nvme.fault(); node->nvme.enabled() && !fault.ok()) {
-        refused = Status(refused.code(), refused.message() + "; nothing can be demoted: " + fault.message());
-      }
+                                                     " bytes are in use (--dram)");
+      full = Full::kReserve;
       continue;
     }
     auto memory = node->tier.allocate(bytes);
@@ -110,10 +108,15 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
     if (memory.ok()) return memory;
     refused = memory.status();
     if (refused.code() != Code::kResourceExhausted) return refused;
-    refused = Status(refused.code(), refused.message() + "; namespace '" + name + "': " + what_holds());
+    full = Full::kTier;
   }
   if (node->wake_mover) node->wake_mover();
-  return refused;
+  // What holds it is a look at every segment, so it is told for the last size alone.
+  std::string why = refused.message() + (full == Full::kNamespace ? "; " : "; namespace '" + name + "': ") + what_holds();
+  if (Status fault = node->nvme.fault(); full == Full::kReserve && node->nvme.enabled() && !fault.ok()) {
+    why += "; nothing can be demoted: " + fault.message();
+  }
+  return Status(refused.code(), std::move(why));
 }
 
 Result<std::shared_ptr<Segment>> Namespace::Impl::new_segment(uint64_t bytes, uint64_t bytes_wanted,
@@ -136,9 +139,6 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::new_segment(uint64_t bytes, ui
   // The number goes into the header before it does into the name: one that lacks its number is not found again.
   write_segment_header((*memory)->data(), (*memory)->bytes(), number, name, options.token.data(), unix_ms());
   // Found by its name from here on, in case this process dies.
-  if (Status failed = node->tier.place(**memory, token_hex(options.token), segment_file_name(number)); !failed.ok()) {
-    return failed;
-  }
   if (Status failed = node->tier.place(**memory, token_hex(options.token), segment_file_name(number)); !failed.ok()) {
     return failed;
   }

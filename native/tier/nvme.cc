@@ -52,13 +52,6 @@ std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
 
 std::string file_name(const fs::directory_entry& entry) { return entry.path().filename().string(); }
 
-// Opens past the page cache where the file system can.
-int open_direct(const char* path, int flags) {
-  const int fd = ::open(path, flags | O_DIRECT | O_CLOEXEC, 0600);
-  if (fd >= 0 || errno != EINVAL) return fd;
-  return ::open(path, (flags & ~O_EXCL) | O_CLOEXEC, 0600);
-}
-
 Status fault_of(const char* what, const std::string& path, int error) {
   return Status(Code::kUnavailable, std::string(what) + " " + path + ": " + std::strerror(error));
 }
@@ -546,22 +539,14 @@ Result<std::shared_ptr<SegmentFile>> NvmeTier::find(std::string_view folder, std
   if (Status status = check_name("a file", name); !status.ok()) return status;
   for (const auto& place : impl_->places) {
     const std::string path = (fs::path(place->node_path) / folder / name).string();
-    const int fd = open_direct(path.c_str(), O_RDONLY);
-    if (fd < 0) {
-      if (errno == ENOENT || errno == ENOTDIR) continue;
-      return Status::from_errno(("open " + path).c_str(), errno);
-    }
-    struct stat found {};
-    if (fstat(fd, &found) != 0 || !S_ISREG(found.st_mode) || found.st_size % kFileBlockBytes != 0) {
-      close(fd);
-      return Status(Code::kCorrupt, path + " is not a file of whole blocks");
-    }
-    const auto bytes = static_cast<uint64_t>(found.st_size);
+    auto found = open_segment_file(path);
+    if (found.code() == Code::kNotFound) continue;
+    if (!found.ok()) return found.status();
     {
       std::lock_guard lock(place->mutex);
-      place->used_bytes += bytes;
+      place->used_bytes += found->bytes;
     }
-    return count_file(fd, bytes, path, place);
+    return count_file(found->fd, found->bytes, path, place);
   }
   return Status(Code::kNotFound, "no file " + std::string(folder) + "/" + std::string(name) + " in any nvme directory");
 }

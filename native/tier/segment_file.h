@@ -4,7 +4,19 @@
 #include <functional>
 #include <string>
 
+#include "base/status.h"
+
 namespace millrace {
+
+// Opens past the page cache where the file system can.
+int open_direct(const char* path, int flags);
+
+// A finished file of segments, open for reading. NOT_FOUND; CORRUPT where it is not a file of whole blocks.
+struct OpenedFile {
+  int fd;
+  uint64_t bytes;
+};
+Result<OpenedFile> open_segment_file(const std::string& path);
 
 class SegmentFile {
  public:
