@@ -2,6 +2,7 @@
 #pragma once
 #include <napi.h>
 
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -40,6 +41,14 @@ inline ConstSpan to_bytes(Napi::Value value) {
   }
   auto bytes = value.As<Napi::Uint8Array>();
   return {bytes.Data(), bytes.ByteLength()};
+}
+
+inline Token to_token(Napi::Value value) {
+  const ConstSpan bytes = to_bytes(value);
+  Token token;
+  if (bytes.bytes != token.size()) throw bad_argument(value.Env(), "a token has 16 bytes");
+  std::memcpy(token.data(), bytes.data, bytes.bytes);
+  return token;
 }
 
 inline std::string to_text(Napi::Value value) {

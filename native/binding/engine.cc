@@ -7,6 +7,7 @@
 #include "binding/convert.h"
 #include "binding/draft_handle.h"
 #include "binding/instance.h"
+#include "binding/promise_work.h"
 #include "binding/reader_handle.h"
 #include "binding/scrub.h"
 #include "store/store.h"
@@ -68,37 +69,6 @@ class Watch {
   Deliver deliver_;
 };
 
-// A copy on a work thread: it may have to wait for files.
-class CopyWork final : public Napi::AsyncWorker {
- public:
-  CopyWork(Napi::Env env, std::shared_ptr<Namespace> from_namespace, std::string from,
-           std::shared_ptr<Namespace> to_namespace, std::string to, Condition condition)
-      : AsyncWorker(env, "millrace:copy"), deferred_(env), from_namespace_(std::move(from_namespace)),
-        from_(std::move(from)), to_namespace_(std::move(to_namespace)), to_(std::move(to)), condition_(condition) {}
-  Napi::Promise start() {
-    Queue();
-    return deferred_.Promise();
-  }
-
- protected:
-  void Execute() override { copied_ = from_namespace_->copy(from_, *to_namespace_, to_, condition_); }
-  void OnOK() override {
-    Napi::HandleScope scope(Env());
-    if (copied_.ok()) deferred_.Resolve(from_info(Env(), *copied_));
-    else deferred_.Reject(to_error(Env(), copied_.status()).Value());
-  }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  const std::shared_ptr<Namespace> from_namespace_;
-  const std::string from_;
-  const std::shared_ptr<Namespace> to_namespace_;
-  const std::string to_;
-  const Condition condition_;
-  Result<ObjectInfo> copied_{ObjectInfo()};
-};
-
 class Engine : public Napi::ObjectWrap<Engine> {
  public:
   static Napi::Function define(Napi::Env env);
@@ -128,6 +98,8 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value close(const Napi::CallbackInfo& info);
 
   static NamespaceOptions to_namespace_options(Napi::Value token, Napi::Value limits);
+  // Throws CLOSED where there is none any more.
+  Store& store(Napi::Env env) const;
   std::shared_ptr<Namespace> namespace_of(Napi::Value name) const;
   void shut();
 
@@ -210,10 +182,15 @@ void Engine::shut() {
   store_.reset();
 }
 
+Store& Engine::store(Napi::Env env) const {
+  if (!store_) throw to_error(env, Status(Code::kClosed, "the engine is closed"));
+  return *store_;
+}
+
 std::shared_ptr<Namespace> Engine::namespace_of(Napi::Value value) const {
-  if (!store_) throw to_error(value.Env(), Status(Code::kClosed, "the engine is closed"));
+  Store& of = store(value.Env());
   const std::string name = to_text(value);
-  auto ns = store_->find(name);
+  auto ns = of.find(name);
   if (!ns) throw to_error(value.Env(), Status(Code::kNamespaceGone, "no namespace '" + name + "' on this node"));
   return ns;
 }
@@ -234,10 +211,8 @@ Napi::Value Engine::set_grpc_address(const Napi::CallbackInfo& info) {
 }
 
 NamespaceOptions Engine::to_namespace_options(Napi::Value token_value, Napi::Value limits_value) {
-  const ConstSpan token = to_bytes(token_value);
   NamespaceOptions options;
-  if (token.bytes != options.token.size()) throw bad_argument(token_value.Env(), "a token has 16 bytes");
-  std::memcpy(options.token.data(), token.data, token.bytes);
+  options.token = to_token(token_value);
   if (!limits_value.IsObject()) throw bad_argument(token_value.Env(), "limits are an object");
   auto limits = limits_value.As<Napi::Object>();
   options.limit_bytes = to_uint(limits.Get("limitBytes"));
@@ -252,14 +227,12 @@ NamespaceOptions Engine::to_namespace_options(Napi::Value token_value, Napi::Val
 }
 
 Napi::Value Engine::create_namespace(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  check(info.Env(), store_->create(to_text(info[0]), to_namespace_options(info[1], info[2])).status());
+  check(info.Env(), store(info.Env()).create(to_text(info[0]), to_namespace_options(info[1], info[2])).status());
   return info.Env().Null();
 }
 
 Napi::Value Engine::recover_namespace(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  auto recovered = store_->recover(to_text(info[0]), to_namespace_options(info[1], info[2]));
+  auto recovered = store(info.Env()).recover(to_text(info[0]), to_namespace_options(info[1], info[2]));
   check(info.Env(), recovered.status());
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("objects", static_cast<double>(recovered->objects));
@@ -268,14 +241,12 @@ Napi::Value Engine::recover_namespace(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Engine::remove_orphans(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  store_->remove_orphans();
+  store(info.Env()).remove_orphans();
   return info.Env().Null();
 }
 
 Napi::Value Engine::drop_namespace(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  check(info.Env(), store_->drop(to_text(info[0])));
+  check(info.Env(), store(info.Env()).drop(to_text(info[0])));
   return info.Env().Null();
 }
 
@@ -315,8 +286,7 @@ Napi::Value Engine::namespace_stats(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Engine::stats(const Napi::CallbackInfo& info) {
-  if (!store_) throw to_error(info.Env(), Status(Code::kClosed, "the engine is closed"));
-  const DramTier::Stats dram = store_->dram_stats();
+  const DramTier::Stats dram = store(info.Env()).dram_stats();
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("dramLimitBytes", static_cast<double>(dram.limit_bytes));
   object.Set("dramUsedBytes", static_cast<double>(dram.used_bytes));
@@ -383,9 +353,15 @@ Napi::Value Engine::remove(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Engine::copy(const Napi::CallbackInfo& info) {
-  auto* work = new CopyWork(info.Env(), namespace_of(info[0]), to_key(info[1]), namespace_of(info[2]), to_key(info[3]),
-                            to_condition(info[4]));
-  return work->start();
+  // Away from this thread: it may have to wait for files.
+  auto copied = std::make_shared<ObjectInfo>();
+  const auto run = [from = namespace_of(info[0]), from_key = to_key(info[1]), to = namespace_of(info[2]),
+                    to_key = to_key(info[3]), condition = to_condition(info[4]), copied] {
+    auto result = from->copy(from_key, *to, to_key, condition);
+    if (result.ok()) *copied = *result;
+    return result.status();
+  };
+  return (new PromiseWork(info.Env()))->start(run, [copied](Napi::Env env) { return from_info(env, *copied); });
 }
 
 Napi::Value Engine::list(const Napi::CallbackInfo& info) {

@@ -11,6 +11,7 @@
 #include "base/crc32c.h"
 #include "base/status.h"
 #include "binding/convert.h"
+#include "binding/promise_work.h"
 #include "binding/span.h"
 #include "kernels/check.h"
 #include "kernels/gensort.h"
@@ -100,9 +101,9 @@ Napi::Uint8Array to_array(Napi::Env env, const std::vector<uint8_t>& bytes) {
 // One kernel call on a work thread. It holds the arrays (so that their memory is not collected) and the
 // mappings behind arrays and spans (so that closing one from JavaScript in the meantime does not unmap it) until the
 // promise settles.
-class KernelWork : public Napi::AsyncWorker {
+class KernelWork final : public binding::PromiseWork {
  public:
-  explicit KernelWork(Napi::Env env) : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)) {}
+  using PromiseWork::PromiseWork;
 
   std::span<uint8_t> hold(ByteArgument argument) {
     if (argument.hold) pins_.push_back(std::move(argument.hold));
@@ -110,45 +111,16 @@ class KernelWork : public Napi::AsyncWorker {
     return argument.bytes;
   }
 
-  // `run` works away from JavaScript, `finish` turns what it found into the promise's value.
-  Napi::Promise start(std::function<Status()> run, std::function<Napi::Value(Napi::Env)> finish) {
-    run_ = std::move(run);
-    finish_ = std::move(finish);
-    Napi::Promise promise = deferred_.Promise();
-    Queue();
-    return promise;
-  }
-
  protected:
   void Execute() override {
-    try {
-      status_ = run_();
-    } catch (const std::exception& exception) {  // no memory for a small allocation
-      status_ = Status(Code::kResourceExhausted, exception.what());
-    }
+    PromiseWork::Execute();
     // Here and not with the object, so that a mapping that JavaScript has closed is unmapped off its thread.
     pins_.clear();
   }
 
-  void OnOK() override {
-    Napi::HandleScope scope(Env());
-    if (!status_.ok()) return deferred_.Reject(to_error(Env(), status_).Value());
-    try {
-      deferred_.Resolve(finish_(Env()));
-    } catch (const Napi::Error& error) {
-      deferred_.Reject(error.Value());
-    }
-  }
-
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
-
  private:
-  Napi::Promise::Deferred deferred_;
   std::vector<Napi::Reference<Napi::Uint8Array>> arrays_;
   std::vector<std::shared_ptr<void>> pins_;
-  std::function<Status()> run_;
-  std::function<Napi::Value(Napi::Env)> finish_;
-  Status status_;
 };
 
 // Owns the work until it is started: arguments are still being checked, and a check throws.

@@ -26,7 +26,6 @@ class Scrubs {
   void stop();
 
  private:
-  class Worker;
   std::mutex mutex_;
   std::condition_variable ended_;
   size_t running_ = 0;

@@ -14,10 +14,10 @@
 #include "binding/session.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "binding/convert.h"
+#include "binding/promise_work.h"
 #include "binding/session_state.h"
 #include "transport/client.h"
 #include "transport/shm/shm_client.h"
@@ -187,73 +187,48 @@ napi_value make_handle(napi_env env, const std::shared_ptr<Session>& session) {
   return handle;
 }
 
-class OpenWorker final : public Napi::AsyncWorker {
- public:
-  OpenWorker(Napi::Env env, ChannelOptions options)
-      : AsyncWorker(env, "millrace:openSession"), deferred_(env), options_(std::move(options)),
-        session_(std::make_shared<Session>()) {
-    session_->closed = true;  // until it is open
+// Away from JavaScript: connecting waits for the daemon.
+Status connect(const ChannelOptions& options, Session& session) {
+  auto channel = Channel::connect(options, &session.greeting);
+  if (!channel.ok()) return channel.status();
+  session.channel = *channel;
+  if (options.socket_path.empty()) {
+    session.channel->set_events(&session);
+    return Status();
   }
-  Napi::Promise promise() { return deferred_.Promise(); }
+  ServerGreeting greeting = session.greeting;
+  session.greeting.descriptors.clear();
+  auto shm = ShmClient::create(*channel, std::move(greeting), &session);
+  if (!shm.ok()) return shm.status();
+  session.shm = std::move(*shm);
+  return Status();
+}
 
- protected:
-  void Execute() override {
-    auto channel = Channel::connect(options_, &session_->greeting);
-    if (!channel.ok()) {
-      status_ = channel.status();
-      return;
-    }
-    session_->channel = *channel;
-    if (options_.socket_path.empty()) {
-      session_->channel->set_events(session_.get());
-      return;
-    }
-    ServerGreeting greeting = session_->greeting;
-    session_->greeting.descriptors.clear();
-    auto shm = ShmClient::create(*channel, std::move(greeting), session_.get());
-    if (!shm.ok()) {
-      status_ = shm.status();
-      return;
-    }
-    session_->shm = std::move(*shm);
+// Opens a session that is connected.
+Napi::Value begin(Napi::Env env, const std::shared_ptr<Session>& opened) {
+  Session* session = opened.get();
+  session->env = env;
+  session->closed = false;
+  napi_value name;
+  napi_create_string_utf8(env, "millrace:session", NAPI_AUTO_LENGTH, &name);
+  // The function's data keeps the session until the function is finalized.
+  auto* holder = new std::weak_ptr<Session>(opened);
+  napi_create_threadsafe_function(
+      env, nullptr, nullptr, name, 0, 1, holder,
+      [](napi_env, void* data, void*) { delete static_cast<std::weak_ptr<Session>*>(data); }, holder,
+      [](napi_env env, napi_value, void* context, void*) {
+        if (env == nullptr) return;
+        if (auto session = static_cast<std::weak_ptr<Session>*>(context)->lock()) session->deliver();
+      },
+      &session->tsfn);
+  napi_unref_threadsafe_function(env, session->tsfn);
+  if (session->shm) {
+    session->shm->on_forget([session](uint32_t number) { session->forgotten.push_back(number); });
   }
-
-  void OnOK() override {
-    Napi::Env env = Env();
-    if (!status_.ok()) {
-      deferred_.Reject(to_error(env, status_).Value());
-      return;
-    }
-    Session* session = session_.get();
-    session->env = env;
-    session->closed = false;
-    napi_value name;
-    napi_create_string_utf8(env, "millrace:session", NAPI_AUTO_LENGTH, &name);
-    // The function's data keeps the session until the function is finalized.
-    auto* holder = new std::weak_ptr<Session>(session_);
-    napi_create_threadsafe_function(
-        env, nullptr, nullptr, name, 0, 1, holder,
-        [](napi_env, void* data, void*) { delete static_cast<std::weak_ptr<Session>*>(data); }, holder,
-        [](napi_env env, napi_value, void* context, void*) {
-          if (env == nullptr) return;
-          if (auto session = static_cast<std::weak_ptr<Session>*>(context)->lock()) session->deliver();
-        },
-        &session->tsfn);
-    napi_unref_threadsafe_function(env, session->tsfn);
-    if (session->shm) {
-      session->shm->on_forget([session](uint32_t number) { session->forgotten.push_back(number); });
-    }
-    session->channel->start_thread(session->shm ? "millrace-shm" : "millrace-tcp");
-    napi_add_env_cleanup_hook(env, cleanup_environment, session);
-    deferred_.Resolve(Napi::Value(env, make_handle(env, session_)));
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  ChannelOptions options_;
-  std::shared_ptr<Session> session_;
-  Status status_;
-};
+  session->channel->start_thread(session->shm ? "millrace-shm" : "millrace-tcp");
+  napi_add_env_cleanup_hook(env, cleanup_environment, session);
+  return Napi::Value(env, make_handle(env, opened));
+}
 
 }  // namespace
 
@@ -271,14 +246,13 @@ Napi::Value open_session(const Napi::CallbackInfo& info) {
     options.port = static_cast<uint16_t>(port);
   }
   options.namespace_name = to_text(given.Get("namespace"));
-  const ConstSpan token = to_bytes(given.Get("token"));
-  if (token.bytes != options.token.size()) throw bad_argument(env, "a token has 16 bytes");
-  std::memcpy(options.token.data(), token.data, token.bytes);
+  options.token = to_token(given.Get("token"));
   options.timeout_ms = static_cast<uint32_t>(std::clamp<uint64_t>(to_uint(given.Get("timeoutMs")), 1, 1u << 30));
-  auto* worker = new OpenWorker(env, std::move(options));
-  Napi::Promise promise = worker->promise();
-  worker->Queue();
-  return promise;
+  auto session = std::make_shared<Session>();
+  session->closed = true;  // until it is open
+  return (new PromiseWork(env))
+      ->start([options, session] { return connect(options, *session); },
+              [session](Napi::Env env) { return begin(env, session); });
 }
 
 void register_session(Napi::Env env, Napi::Object exports) {
