@@ -25,59 +25,63 @@ interface Device {
   readBytesPerSecond: number;
 }
 
-/** Takes turns between the tier and the device; both on the same directory and the same number of bytes. */
-async function moves(workbench: Workbench): Promise<{ moved: Moved[]; device: Device[] }> {
-  const { options, folder } = workbench;
-  const tier = findNativeProgram("tier_bench");
-  const device = findNativeProgram("disk_bench");
-  const result: { moved: Moved[]; device: Device[] } = { moved: [], device: [] };
-  if (tier === null || device === null) {
-    options.note("tier_bench or disk_bench is not built (npm run build:native, with liburing)");
-    return result;
-  }
-  const bytes = String(Math.max(256 * 1024 ** 2, Math.round(MOVED_BYTES * options.scale)));
-  for (let round = 0; round < options.rounds; round += 1) {
-    result.device.push(await runNativeProgram<Device>(device, ["both", folder, bytes], options.signal));
-    result.moved.push(await runNativeProgram<Moved>(tier, [folder, bytes], options.signal));
-  }
-  return result;
-}
-
-function moveFigure(name: string, rival: string, moved: number[], device: number[]): BenchFigure[] {
-  if (moved.length === 0) return [];
-  return [
-    comparedFigure(
-      name,
-      Math.round(median(moved)),
-      "B/s",
-      { name: rival, figure: Math.round(median(device)) },
-      ">= 0.9x",
-      { moved, device },
-    ),
-  ];
+/** Takes turns between the tier and the device, on the same directory and with as many bytes. */
+function runMoves(
+  options: BenchOptions,
+  {
+    name,
+    rival,
+    moved,
+    device,
+  }: {
+    name: string;
+    rival: string;
+    moved: (one: Moved) => number;
+    device: (one: Device) => number;
+  },
+): Promise<BenchFigure[]> {
+  return withWorkbench(options, async ({ folder }) => {
+    const tierProgram = findNativeProgram("tier_bench");
+    const deviceProgram = findNativeProgram("disk_bench");
+    if (tierProgram === null || deviceProgram === null) {
+      options.note("tier_bench or disk_bench is not built (npm run build:native, with liburing)");
+      return [];
+    }
+    const bytes = String(Math.max(256 * 1024 ** 2, Math.round(MOVED_BYTES * options.scale)));
+    const figures: { moved: number[]; device: number[] } = { moved: [], device: [] };
+    for (let round = 0; round < options.rounds; round += 1) {
+      const { signal } = options;
+      figures.device.push(device(await runNativeProgram(deviceProgram, ["both", folder, bytes], signal)));
+      figures.moved.push(moved(await runNativeProgram(tierProgram, [folder, bytes], signal)));
+    }
+    return [
+      comparedFigure(
+        name,
+        Math.round(median(figures.moved)),
+        "B/s",
+        { name: rival, figure: Math.round(median(figures.device)) },
+        ">= 0.9x",
+        figures,
+      ),
+    ];
+  });
 }
 
 export function runDemote(options: BenchOptions): Promise<BenchFigure[]> {
-  return withWorkbench(options, async (workbench) => {
-    const { moved, device } = await moves(workbench);
-    return moveFigure(
-      "demotion of objects of 16 MiB",
-      "O_DIRECT writes of 1 MiB, 8 in flight",
-      moved.map((one) => one.demoteBytesPerSecond),
-      device.map((one) => one.writeBytesPerSecond),
-    );
+  return runMoves(options, {
+    name: "demotion of objects of 16 MiB",
+    rival: "O_DIRECT writes of 1 MiB, 8 in flight",
+    moved: ({ demoteBytesPerSecond }) => demoteBytesPerSecond,
+    device: ({ writeBytesPerSecond }) => writeBytesPerSecond,
   });
 }
 
 export function runPromote(options: BenchOptions): Promise<BenchFigure[]> {
-  return withWorkbench(options, async (workbench) => {
-    const { moved, device } = await moves(workbench);
-    return moveFigure(
-      "promotion of objects of 16 MiB",
-      "O_DIRECT reads of 1 MiB, 8 in flight",
-      moved.map((one) => one.promoteBytesPerSecond),
-      device.map((one) => one.readBytesPerSecond),
-    );
+  return runMoves(options, {
+    name: "promotion of objects of 16 MiB",
+    rival: "O_DIRECT reads of 1 MiB, 8 in flight",
+    moved: ({ promoteBytesPerSecond }) => promoteBytesPerSecond,
+    device: ({ readBytesPerSecond }) => readBytesPerSecond,
   });
 }
 

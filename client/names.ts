@@ -48,8 +48,9 @@ export function keyBytes(key: Key): Uint8Array {
 }
 
 /** The key as messages have it. */
-export function keyText(key: Key): string {
-  return JSON.stringify(typeof key === "string" ? key : Buffer.from(key).toString());
+export function showKey(key: Key): string {
+  const text = typeof key === "string" ? key : Buffer.from(key).toString("utf8");
+  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}...` : text);
 }
 
 /** Strings become UTF-8. */

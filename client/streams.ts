@@ -1,6 +1,7 @@
 /** Objects as Node.js streams. Both kinds hold a few MiB at most, whatever the size of the object. */
 import { Readable, Writable } from "node:stream";
 import { MillraceError } from "./errors.js";
+import { showKey } from "./names.js";
 import type { Condition, HeldObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "./transport.js";
 
 /** Bytes of one chunk of a read stream. */
@@ -174,9 +175,4 @@ export function notFound(key: Key): MillraceError {
 
 function overwritten(key: Key): MillraceError {
   return new MillraceError("ABORTED", `object ${showKey(key)} was overwritten or deleted while it was read`);
-}
-
-export function showKey(key: Key): string {
-  const text = typeof key === "string" ? key : Buffer.from(key).toString("utf8");
-  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}...` : text);
 }

@@ -4,7 +4,7 @@ import type { GetResponse } from "../../proto/messages.js";
 import { crc32c } from "../checksum.js";
 import type { ControlChannel } from "../control.js";
 import { MillraceError } from "../errors.js";
-import { keyText } from "../names.js";
+import { showKey } from "../names.js";
 import type { GotObject, ObjectInfo } from "../transport.js";
 import { objectInfo, protocolError } from "./grpc_messages.js";
 import { Watchdog } from "./watchdog.js";
@@ -57,7 +57,7 @@ export async function collect(
   if (filled === info.sizeBytes && crc32c(0, bytes) !== info.crc32c) {
     throw new MillraceError(
       "CHECKSUM_MISMATCH",
-      `object ${keyText(key)}: the bytes received do not match their checksum; read the object again`,
+      `object ${showKey(key)}: the bytes received do not match their checksum; read the object again`,
     );
   }
   return { info, bytes };

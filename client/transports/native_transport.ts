@@ -1,6 +1,6 @@
 /** What both native transports do alike: requests and replies, and checks of ranges. */
 import { MillraceError } from "../errors.js";
-import { keyText } from "../names.js";
+import { showKey } from "../names.js";
 import type { Condition, Key, ListedObject, ObjectInfo, Range } from "../transport.js";
 import type { NativeHandle } from "./native_handle.js";
 
@@ -157,7 +157,7 @@ export abstract class NativeTransport {
       if (error instanceof MillraceError && error.code === "NOT_FOUND") return null;
       // What the node says names the key; this was found out on the way from it.
       if (error instanceof MillraceError && error.code === "CHECKSUM_MISMATCH") {
-        throw new MillraceError(error.code, `object ${keyText(key)}: ${error.message}`, { cause: error });
+        throw new MillraceError(error.code, `object ${showKey(key)}: ${error.message}`, { cause: error });
       }
       throw error;
     }

@@ -1,6 +1,6 @@
 /** The `shm` transport, for clients on the daemon's own host: reads are views, small puts make no system call. */
 import { MillraceError } from "../errors.js";
-import { showKey } from "../streams.js";
+import { showKey } from "../names.js";
 import type {
   ByteSpan,
   Condition,

@@ -7,13 +7,13 @@ import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { type NativeInspection, requireAddon } from "../../native/binding/addon.js";
 import { MillraceError } from "../../proto/errors.js";
-import { isHeld, namespacesFolder, readIdentity, readLivedMs } from "../state/directory.js";
+import { isHeld, namespacesFolder, nodeFolder, readIdentity, readLivedMs } from "../state/directory.js";
 import { badJournals, journalFile, journalNames, readJournal } from "../state/journal.js";
 import type { Journaled } from "../state/lines.js";
 import { UsageError } from "./errors.js";
 import { printJson, printTable } from "./output.js";
 import { formatDuration, formatSize } from "./values.js";
-import { printDamage } from "./verify.js";
+import { type Damage, printDamage, readable } from "./verify.js";
 
 interface Inspection {
   path: string;
@@ -43,7 +43,7 @@ interface InspectedNamespace {
   torn: number;
   segments: NativeInspection["segments"];
   /** Of --verify. */
-  damaged: { key: string; segment: number; message: string }[];
+  damaged: Damage[];
   /** Why nothing is known of its objects; null where it is. */
   problem: string | null;
 }
@@ -106,7 +106,7 @@ async function inspect(path: string, verify: boolean): Promise<Inspection> {
         name,
         token: journaled.namespace.token,
         memoryFolders: roots.map((root) => join(root, token)),
-        nvmeFolders: identity.nvme.map((root) => join(root, `millrace-${identity.nodeId}`, token)),
+        nvmeFolders: identity.nvme.map((root) => join(nodeFolder(root, identity.nodeId), token)),
         verify,
       })
       .catch((thrown) => MillraceError.from(thrown));
@@ -137,11 +137,7 @@ function describe(
     sizeBytes: known?.sizeBytes ?? 0,
     torn: known?.torn ?? 0,
     segments: known?.segments ?? [],
-    damaged: (known?.damaged ?? []).map(({ key, segment, message }) => ({
-      key: Buffer.from(key).toString(),
-      segment,
-      message,
-    })),
+    damaged: readable(known?.damaged ?? []),
     problem: found instanceof MillraceError ? found.message : null,
   };
 }

@@ -11,7 +11,20 @@ export interface VerifiedNamespace {
   /** Objects, and their bytes. */
   checked: number;
   sizeBytes: number;
-  damaged: { key: string; segment: number; message: string }[];
+  damaged: Damage[];
+}
+
+export interface Damage {
+  key: string;
+  segment: number;
+  message: string;
+}
+
+/** With keys as text. */
+export function readable(
+  damaged: readonly { key: Uint8Array; segment: number; message: string }[],
+): Damage[] {
+  return damaged.map(({ key, segment, message }) => ({ key: Buffer.from(key).toString(), segment, message }));
 }
 
 /** Prints what is found, and ends with CORRUPT where anything is damaged. */
@@ -29,16 +42,7 @@ async function verifyAll(
     try {
       const settings = { timeoutMs: 0, failFast: true };
       const { checked, sizeBytes, damaged } = await channel.unary(nodes.Verify, { namespace }, settings);
-      verified.push({
-        namespace,
-        checked,
-        sizeBytes,
-        damaged: damaged.map(({ key, segment, message }) => ({
-          key: Buffer.from(key).toString(),
-          segment,
-          message,
-        })),
-      });
+      verified.push({ namespace, checked, sizeBytes, damaged: readable(damaged) });
     } catch (thrown) {
       // It ended meanwhile, as namespaces do.
       if (!["NOT_FOUND", "NAMESPACE_GONE"].includes(MillraceError.from(thrown).code)) throw thrown;

@@ -151,7 +151,7 @@ export class StateDirectory {
           "(mount -t tmpfs tmpfs /dev/shm), or put --state on a tmpfs",
       );
     }
-    const path = onTmpfs ? join(this.path, "memory") : join(SHARED_MEMORY, `millrace-${nodeId}`);
+    const path = onTmpfs ? join(this.path, "memory") : nodeFolder(SHARED_MEMORY, nodeId);
     makePrivate(path);
     return path;
   }
@@ -174,7 +174,7 @@ export class StateDirectory {
       }
     }
     if (mount === undefined) return null;
-    const path = join(mount, `millrace-${nodeId}`);
+    const path = nodeFolder(mount, nodeId);
     makePrivate(path);
     return path;
   }
@@ -196,9 +196,10 @@ export class StateDirectory {
 
   /** A directory that was left out by mistake would cost all that was demoted to it. */
   private checkNvme(known: NodeIdentity | null): void {
+    if (known === null) return;
     const given = new Set(this.options.nvmePaths.map((path) => resolve(path)));
-    for (const path of known?.nvme ?? []) {
-      const folder = join(path, `millrace-${known?.nodeId}`);
+    for (const path of known.nvme) {
+      const folder = nodeFolder(path, known.nodeId);
       if (given.has(path) || !holdsFiles(folder)) continue;
       throw new MillraceError(
         "INVALID_ARGUMENT",
@@ -216,6 +217,11 @@ export class StateDirectory {
         `(${this.options.dramBytes}): lower --dram, or enlarge it (mount -o remount,size=SIZE)`,
     );
   }
+}
+
+/** Where the files of a node lie in a directory that others may use as well. */
+export function nodeFolder(path: string, nodeId: string): string {
+  return join(path, `millrace-${nodeId}`);
 }
 
 export function namespacesFolder(path: string): string {

@@ -70,7 +70,7 @@ export class Journals {
   takeUp(onBad: (bad: BadJournal) => void): Journaled[] {
     const found: Journaled[] = [];
     for (const name of journalNames(this.folder)) {
-      const file = this.file(name);
+      const file = journalFile(this.folder, name);
       const read = readJournal(file, name);
       if (read === null) {
         rmSync(file, { force: true });
@@ -105,7 +105,7 @@ export class Journals {
   /** Moves a namespace's journal out of the way and returns where it lies now. */
   setAside(name: string): string {
     this.close(name);
-    const file = this.file(name);
+    const file = journalFile(this.folder, name);
     let aside = `${file}.bad`;
     for (let number = 2; existsSync(aside); number++) aside = `${file}.bad-${number}`;
     system(`set aside ${file}`, () => renameSync(file, aside));
@@ -115,7 +115,7 @@ export class Journals {
   /** Ends the namespace's journal: of it nothing is left. */
   remove(name: string): void {
     this.close(name);
-    const file = this.file(name);
+    const file = journalFile(this.folder, name);
     system(`remove ${file}`, () => rmSync(file, { force: true }));
   }
 
@@ -124,7 +124,7 @@ export class Journals {
   }
 
   private create(name: string, line: string): void {
-    const file = this.file(name);
+    const file = journalFile(this.folder, name);
     this.close(name);
     const journal = begin(file);
     try {
@@ -141,7 +141,7 @@ export class Journals {
     const journal = this.open.get(name);
     // The namespace has ended: what comes after (a shuffle's deletion that took its time) is of no use to anybody.
     if (journal === undefined) return;
-    const file = this.file(name);
+    const file = journalFile(this.folder, name);
     const lineBytes = write(file, journal, encode(line));
     if (line.type === "renewed" || line.type === "used") {
       journal.staleBytes += journal.usageBytes;
@@ -163,7 +163,7 @@ export class Journals {
   }
 
   private rewrite(name: string, journaled: Journaled): void {
-    const file = this.file(name);
+    const file = journalFile(this.folder, name);
     const fresh = `${file}.new`;
     const journal = begin(fresh);
     try {
@@ -190,10 +190,6 @@ export class Journals {
     if (journal === undefined) return;
     this.open.delete(name);
     closeSync(journal.fd);
-  }
-
-  private file(name: string): string {
-    return join(this.folder, name + SUFFIX);
   }
 }
 
