@@ -68,12 +68,7 @@ class RecoveryTest : public ::testing::Test {
           const uint64_t shapes[] = {random() % 300, random() % 300, random() % 300, random() % (40 * KiB), random() % (1 * MiB)};
           told.bytes = shapes[random() % 5];
           tell(told);
-          Result<ObjectInfo> done = put(*ns, key, version, told.bytes);
-          while (done.code() == Code::kResourceExhausted) {
-            usleep(500);
-            done = put(*ns, key, version, told.bytes);
-          }
-          if (!done.ok()) _exit(6);
+          if (!put_waiting(*ns, key, version, told.bytes).ok()) _exit(6);
         }
         told.begun = false;
         tell(told);
@@ -125,33 +120,6 @@ class RecoveryTest : public ::testing::Test {
 };
 
 std::vector<uint8_t> text_of(const std::string& text) { return {text.begin(), text.end()}; }
-
-// The bytes of an object, wherever they lie.
-Result<std::vector<uint8_t>> read_all_of(Store& store, Namespace& ns, const std::string& key) {
-  auto view = ns.get(key);
-  if (!view.ok()) return view.status();
-  std::vector<uint8_t> bytes;
-  for (size_t i = 0; i < view->spans.size(); ++i) {
-    const ConstSpan& span = view->spans[i];
-    if (span.data != nullptr) {
-      bytes.insert(bytes.end(), span.data, span.data + span.bytes);
-      continue;
-    }
-    auto read = store.reader().read_now(view->places[i].file, view->places[i].offset, span.bytes);
-    if (!read.ok()) return read.status();
-    bytes.insert(bytes.end(), read->data, read->data + read->bytes);
-  }
-  return bytes;
-}
-
-template <class Holds>
-bool comes_true(Holds holds) {
-  for (int i = 0; i < 2000; ++i) {
-    if (holds()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return false;
-}
 
 TEST_F(RecoveryTest, WhatWasAcknowledgedIsThereAfterEveryKill) {
   const uint64_t seed = std::random_device()();
@@ -207,14 +175,7 @@ TEST_F(RecoveryTest, AnOrderlyEndKeepsEverythingToo) {
     if (life == 0) {
       EXPECT_CODE(store.recover("job", {.token = kToken}).status(), Code::kNotFound);
       ns = make_namespace(store, "job", {.token = kToken});
-      for (uint64_t i = 0; i < 100; ++i) {
-        auto done = put(*ns, "k" + std::to_string(i), i, 1 * MiB);
-        while (done.code() == Code::kResourceExhausted) {
-          std::this_thread::sleep_for(std::chrono::milliseconds(1));
-          done = put(*ns, "k" + std::to_string(i), i, 1 * MiB);
-        }
-        ASSERT_OK(done);
-      }
+      for (uint64_t i = 0; i < 100; ++i) ASSERT_OK(put_waiting(*ns, "k" + std::to_string(i), i, 1 * MiB));
     } else {
       auto recovered = store.recover("job", {.token = kToken});
       ASSERT_OK(recovered);

@@ -1,19 +1,12 @@
 // Demotion, promotion and the cleaner, through the store as its callers see it.
-#include <chrono>
 #include <map>
 #include <random>
-#include <thread>
 
-#include "base/crc32c.h"
-#include "store/namespace_impl.h"
-#include "store/relocate.h"
 #include "test/file_support.h"
 #include "test/store_support.h"
 
 namespace millrace::test {
 namespace {
-
-using namespace std::chrono_literals;
 
 class RelocateTest : public ::testing::Test {
  protected:
@@ -26,43 +19,10 @@ class RelocateTest : public ::testing::Test {
     return options;
   }
 
-  // The object's bytes, wherever they lie.
   static std::vector<uint8_t> read(Store& store, Namespace& ns, const std::string& key) {
-    auto view = ns.get(key);
-    EXPECT_OK(view);
-    std::vector<uint8_t> bytes;
-    if (!view.ok()) return bytes;
-    for (size_t i = 0; i < view->spans.size(); ++i) {
-      const ConstSpan& span = view->spans[i];
-      if (span.data != nullptr || span.bytes == 0) {
-        bytes.insert(bytes.end(), span.data, span.data + span.bytes);
-        continue;
-      }
-      auto got = store.reader().read_now(view->places[i].file, view->places[i].offset, span.bytes);
-      EXPECT_OK(got);
-      if (!got.ok()) return bytes;
-      bytes.insert(bytes.end(), got->data, got->data + got->bytes);
-    }
-    return bytes;
-  }
-
-  // A put that waits for room as a door does.
-  static Result<ObjectInfo> put_waiting(Namespace& ns, const std::string& key, uint64_t version, uint64_t size_bytes) {
-    const auto until = std::chrono::steady_clock::now() + 20s;
-    for (;;) {
-      auto done = put(ns, key, version, size_bytes);
-      if (done.code() != Code::kResourceExhausted || std::chrono::steady_clock::now() > until) return done;
-      std::this_thread::sleep_for(1ms);
-    }
-  }
-
-  template <class Holds>
-  static bool eventually(Holds&& holds) {
-    for (int i = 0; i < 2000; ++i) {
-      if (holds()) return true;
-      std::this_thread::sleep_for(5ms);
-    }
-    return false;
+    auto bytes = read_all_of(store, ns, key);
+    EXPECT_OK(bytes);
+    return bytes.ok() ? std::move(*bytes) : std::vector<uint8_t>();
   }
 
   NoFaultsAfter no_faults_;
@@ -118,7 +78,7 @@ TEST_F(RelocateTest, MoreThanMemoryGoesDownAndIsReadBack) {
   }
   EXPECT_EQ(expected, want.end());
   for (const auto& [key, is] : want) ASSERT_OK(ns->remove(key, {}));
-  EXPECT_TRUE(eventually([&] { return ns->stats().nvme_bytes == 0; }));
+  EXPECT_TRUE(comes_true([&] { return ns->stats().nvme_bytes == 0; }));
 }
 
 TEST_F(RelocateTest, EndlessOverwriteStaysWithinItsBound) {
@@ -138,7 +98,7 @@ TEST_F(RelocateTest, EndlessOverwriteStaysWithinItsBound) {
     version[k] = n;
   }
   const uint64_t live = ns->stats().size_bytes;
-  EXPECT_TRUE(eventually([&] { return ns->stats().dram_bytes <= live * 13 / 10 + 64 * MiB; })) << ns->stats().dram_bytes;
+  EXPECT_TRUE(comes_true([&] { return ns->stats().dram_bytes <= live * 13 / 10 + 64 * MiB; })) << ns->stats().dram_bytes;
   EXPECT_GT(ns->stats().cleaned_bytes, 0u);
   for (uint64_t k = 0; k < kKeys; ++k) {
     const std::string key = "k" + std::to_string(k);
@@ -153,7 +113,6 @@ TEST_F(RelocateTest, MapOutputsComeToLieByPartition) {
   constexpr uint64_t kMaps = 6, kPartitions = 16, kPiece = 32 * KiB;
   std::vector<uint64_t> offsets;
   for (uint64_t r = 0; r <= kPartitions; ++r) offsets.push_back(r * kPiece);
-  std::vector<std::shared_ptr<Segment>> victims;
   for (uint64_t m = 0; m < kMaps; ++m) {
     const std::string key = "map" + std::to_string(m);
     ASSERT_OK(put(*ns, key, m, kPartitions * kPiece));
@@ -198,7 +157,7 @@ TEST_F(RelocateTest, AFullDiskStopsDemotionAndLosesNothing) {
     else refused = done.status();
   }
   EXPECT_EQ(refused.code(), Code::kResourceExhausted);
-  ASSERT_TRUE(eventually([&] {
+  ASSERT_TRUE(comes_true([&] {
     refused = put(*ns, "more", 1, 512 * KiB).status();
     return refused.message().find("No space left on device") != std::string::npos;
   })) << refused.message();
@@ -226,7 +185,7 @@ TEST_F(RelocateTest, WhatIsReadAgainComesBackUp) {
   }
   for (uint64_t i = 0; i < 1000; ++i) (void)ns->remove("fill" + std::to_string(i), {});
   ns->note_read("wanted");
-  EXPECT_TRUE(eventually([&] {
+  EXPECT_TRUE(comes_true([&] {
     ns->note_read("wanted");
     return ns->stats().promoted_bytes > 0;
   }));
@@ -261,7 +220,7 @@ TEST_F(RelocateTest, ADropWhileSegmentsMoveLeavesNoFile) {
     }
     ASSERT_OK(store.drop("dropped"));
     ns.reset();
-    EXPECT_TRUE(eventually([&] { return store.nvme_stats().used_bytes == 0; }));
+    EXPECT_TRUE(comes_true([&] { return store.nvme_stats().used_bytes == 0; }));
   }
 }
 

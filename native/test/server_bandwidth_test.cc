@@ -9,6 +9,7 @@
 #include <atomic>
 #include <thread>
 
+#include "test/server_support.h"
 #include "test/store_support.h"
 #include "transport/client.h"
 #include "transport/server.h"
@@ -55,20 +56,9 @@ class ServerBandwidthTest : public ::testing::Test {
   }
 
   std::unique_ptr<Client> connect(const char* ns, bool shm = false) {
-    ChannelOptions options;
-    if (shm) {
-      options.socket_path = server_->socket_path();
-    } else {
-      const std::string& address = server_->data_address();
-      options.host = "127.0.0.1";
-      options.port = static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
-    }
-    options.namespace_name = ns;
-    options.token = kToken;
+    ChannelOptions options = options_for(*server_, shm, ns, kToken);
     options.timeout_ms = 120'000;
-    auto client = Client::connect(options);
-    EXPECT_OK(client);
-    return client.ok() ? std::move(*client) : nullptr;
+    return test::connect(options);
   }
 
   // Lets the clock run until `done`; how long it ran, in seconds of its own.

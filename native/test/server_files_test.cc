@@ -12,6 +12,7 @@
 
 #include "test/file_objects.h"
 #include "test/file_support.h"
+#include "test/server_support.h"
 #include "test/store_support.h"
 #include "transport/client.h"
 #include "transport/connection.h"
@@ -54,20 +55,9 @@ class ServerFilesTest : public ::testing::Test {
   }
 
   std::unique_ptr<Client> connect(bool shm = false) {
-    ChannelOptions options;
-    if (shm) {
-      options.socket_path = server_->socket_path();
-    } else {
-      const std::string& address = server_->data_address();
-      options.host = "127.0.0.1";
-      options.port = static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
-    }
-    options.namespace_name = "job";
-    options.token = kToken;
+    ChannelOptions options = options_for(*server_, shm, "job", kToken);
     options.timeout_ms = 120'000;
-    auto client = Client::connect(options);
-    EXPECT_OK(client);
-    return client.ok() ? std::move(*client) : nullptr;
+    return test::connect(options);
   }
 
   // An object of a content of its own.

@@ -16,6 +16,7 @@
 #include <random>
 #include <thread>
 
+#include "test/server_support.h"
 #include "transport/client.h"
 #include "transport/shm/shm_client.h"
 #include "transport/wire.h"
@@ -83,21 +84,8 @@ class ServerTest : public ::testing::Test {
     if (!folder_.empty()) rmdir(folder_.c_str());
   }
 
-  uint16_t data_port() const {
-    const std::string& address = server_->data_address();
-    return static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1)));
-  }
-
   ChannelOptions options_for(bool shm) const {
-    ChannelOptions options;
-    if (shm) {
-      options.socket_path = server_->socket_path();
-    } else {
-      options.host = "127.0.0.1";
-      options.port = data_port();
-    }
-    options.namespace_name = "job";
-    options.token = kToken;
+    ChannelOptions options = test::options_for(*server_, shm, "job", kToken);
     options.timeout_ms = 10000;
     return options;
   }

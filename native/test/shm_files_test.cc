@@ -6,6 +6,7 @@
 #include <map>
 
 #include "test/file_support.h"
+#include "test/server_support.h"
 #include "test/store_support.h"
 #include "test/test_support.h"
 #include "transport/server.h"
@@ -256,13 +257,8 @@ class ShmTiersTest : public ::testing::Test {
   }
 
   std::unique_ptr<ShmClient> connect() {
-    ChannelOptions options;
-    options.socket_path = server_->socket_path();
-    options.namespace_name = "job";
-    options.token = kToken;
-    auto client = Client::connect(options);
-    EXPECT_OK(client);
-    return client.ok() ? std::unique_ptr<ShmClient>(static_cast<ShmClient*>(client->release())) : nullptr;
+    return std::unique_ptr<ShmClient>(
+        static_cast<ShmClient*>(test::connect(options_for(*server_, true, "job", kToken)).release()));
   }
 
   static Bytes join(const ClientObject& object) {

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "index/index_view.h"
@@ -66,6 +68,43 @@ inline Result<ObjectInfo> put(Namespace& ns, std::string_view key, uint64_t vers
                               Condition condition = {}) {
   const auto bytes = Content(key, version).bytes(size_bytes);
   return ns.put(key, span_of(bytes), condition);
+}
+
+// A put that waits for room as a door does, for up to 20 s.
+inline Result<ObjectInfo> put_waiting(Namespace& ns, std::string_view key, uint64_t version, uint64_t size_bytes) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  for (;;) {
+    auto done = put(ns, key, version, size_bytes);
+    if (done.code() != Code::kResourceExhausted || std::chrono::steady_clock::now() > until) return done;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// The bytes of an object, wherever they lie.
+inline Result<std::vector<uint8_t>> read_all_of(Store& store, Namespace& ns, const std::string& key) {
+  auto view = ns.get(key);
+  if (!view.ok()) return view.status();
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < view->spans.size(); ++i) {
+    const ConstSpan& span = view->spans[i];
+    if (span.data != nullptr) {
+      bytes.insert(bytes.end(), span.data, span.data + span.bytes);
+      continue;
+    }
+    auto read = store.reader().read_now(view->places[i].file, view->places[i].offset, span.bytes);
+    if (!read.ok()) return read.status();
+    bytes.insert(bytes.end(), read->data, read->data + read->bytes);
+  }
+  return bytes;
+}
+
+template <class Holds>
+bool comes_true(Holds holds) {
+  for (int i = 0; i < 2000; ++i) {
+    if (holds()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
 }
 
 // Keeps what the store tells.
