@@ -185,8 +185,8 @@ export class ShmTransport extends NativeTransport implements Transport {
 
   enqueuePut(key: Key, data: Uint8Array): void {
     try {
-      if (data.byteLength > this.native.sharedEntryBytesMax) {
-        this.#enqueueLarge(key, copyOf(data));
+      if (data.byteLength > this.native.sharedEntryBytesMax || this.#followsLarge(key)) {
+        this.#enqueueLarge(textOf(key), copyOf(data));
       } else {
         // The backlog goes first; the event loop may not turn for long, so it is worked off here as well.
         if (this.#backlog.length > this.#backlogDone)
@@ -214,8 +214,8 @@ export class ShmTransport extends NativeTransport implements Transport {
   }
 
   async flush(): Promise<void> {
-    while (this.#backlog.length > this.#backlogDone && this.failure === null) await this.nextEvent();
-    while (this.#largeInFlight.size > 0) await Promise.allSettled([...this.#largeInFlight]);
+    await this.#backlogGone();
+    while (this.#largeInFlight.size > 0) await Promise.all(this.#largeInFlight.values());
     try {
       const position = this.native.pushed();
       for (let spin = true; !this.native.acked(position, spin); spin = false) await this.nextEvent();
@@ -433,17 +433,32 @@ export class ShmTransport extends NativeTransport implements Transport {
     return writer.seal(condition);
   }
 
-  readonly #largeInFlight = new Set<Promise<void>>();
+  /** By key, the last large put that was enqueued; they never reject. */
+  readonly #largeInFlight = new Map<string, Promise<void>>();
 
-  #enqueueLarge(key: Key, data: Uint8Array): void {
-    const put = this.#putByWriter(key, data).then(
-      () => undefined,
-      (error: unknown) => {
-        this.#enqueueFailure ??= MillraceError.from(error);
-      },
-    );
-    this.#largeInFlight.add(put);
-    put.finally(() => this.#largeInFlight.delete(put));
+  /** Puts of one key keep their order: one that follows a large put waits for it. */
+  #followsLarge(key: Key): boolean {
+    return this.#largeInFlight.size > 0 && this.#largeInFlight.has(textOf(key));
+  }
+
+  #enqueueLarge(key: string, data: Uint8Array): void {
+    const before = this.#largeInFlight.get(key) ?? this.#backlogGone();
+    const put = before
+      .then(() => this.#putByWriter(key, data))
+      .then(
+        () => undefined,
+        (error: unknown) => {
+          this.#enqueueFailure ??= MillraceError.from(error);
+        },
+      )
+      .then(() => {
+        if (this.#largeInFlight.get(key) === put) this.#largeInFlight.delete(key);
+      });
+    this.#largeInFlight.set(key, put);
+  }
+
+  async #backlogGone(): Promise<void> {
+    while (this.#backlog.length > this.#backlogDone && this.failure === null) await this.nextEvent();
   }
 
   #scheduleSettle(): void {
@@ -538,6 +553,10 @@ function infoAt(out: Float64Array, at: number): ObjectInfo {
     crc32c: out[at + 2]!,
     sealedUnixMs: out[at + 3]! * 1000,
   };
+}
+
+function textOf(key: Key): string {
+  return typeof key === "string" ? key : Buffer.from(key).toString();
 }
 
 function lengthOfKey(key: Key): number {

@@ -2,19 +2,17 @@
 import { MillraceError } from "../errors.js";
 import type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "../transport.js";
 import type { NativeHandle } from "./native_handle.js";
-import {
-  checkRange,
-  copyOf,
-  type Deferred,
-  NativeTransport,
-  outOfRange,
-  payloadOf,
-} from "./native_transport.js";
+import { checkRange, type Deferred, NativeTransport, outOfRange, payloadOf } from "./native_transport.js";
 import { TcpWriter } from "./tcp_writer.js";
+
+const NEVER = () => false;
 
 export class TcpTransport extends NativeTransport implements Transport {
   readonly kind = "tcp";
   #enqueued = 0;
+  #turn = 0;
+  /** The last enqueued put of each key that has one under way. */
+  readonly #turnsOfKeys = new Map<string, number>();
   #enqueueFailure: MillraceError | null = null;
   #flushWaiters: Deferred<void>[] = [];
   #nextDraft = 1;
@@ -27,7 +25,17 @@ export class TcpTransport extends NativeTransport implements Transport {
   }
 
   /** `data` must stay as it is until the promise settles. Waits for room up to the transport's timeout. */
-  async put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo> {
+  put(key: Key, data: Uint8Array, condition?: Condition): Promise<ObjectInfo> {
+    return this.#put(key, data, condition, NEVER) as Promise<ObjectInfo>;
+  }
+
+  /** Null where it was `overtaken` while there was no room: sent again, it would undo a later put. */
+  async #put(
+    key: Key,
+    data: Uint8Array,
+    condition: Condition | undefined,
+    overtaken: () => boolean,
+  ): Promise<ObjectInfo | null> {
     const deadline = Date.now() + this.timeoutMs;
     for (let pauseMs = 5; ; pauseMs = Math.min(pauseMs * 2, 250)) {
       try {
@@ -43,6 +51,7 @@ export class TcpTransport extends NativeTransport implements Transport {
         if (!full || Date.now() + pauseMs > deadline) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (overtaken()) return null;
     }
   }
 
@@ -72,12 +81,19 @@ export class TcpTransport extends NativeTransport implements Transport {
 
   enqueuePut(key: Key, data: Uint8Array): void {
     if (this.failure !== null) throw this.failure;
-    // Small payloads are copied by the call itself.
-    const own = data.byteLength > this.native.copiedPayloadBytesMax ? copyOf(data) : data;
+    const text = typeof key === "string" ? key : Buffer.from(key).toString();
+    const turn = ++this.#turn;
+    this.#turnsOfKeys.set(text, turn);
     this.#enqueued++;
-    this.put(key, own).then(
-      () => this.#dequeued(null),
-      (error: unknown) => this.#dequeued(MillraceError.from(error)),
+    const overtaken = () => this.#turnsOfKeys.get(text) !== turn;
+    const done = (error: MillraceError | null) => {
+      if (!overtaken()) this.#turnsOfKeys.delete(text);
+      this.#dequeued(error);
+    };
+    // A copy, for it may have to be sent again.
+    this.#put(text, Buffer.from(data), undefined, overtaken).then(
+      () => done(null),
+      (error: unknown) => done(MillraceError.from(error)),
     );
   }
 

@@ -218,6 +218,53 @@ describe.each(KINDS)("objects over %s", (kind) => {
     await expect(namespace.listPage({ limit: 1001 })).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
   });
 
+  it("keeps the order of puts of one key, and their data, where they have to wait for room", async () => {
+    const small = await client.createNamespace(freshName(), { limits: { sizeBytes: 8 * MIB } });
+    const filled: string[] = [];
+    await using hurried = await connect(daemon.endpoint, { transport: kind, timeoutMs: 100 });
+    await using filler = await hurried.openNamespace(small.name);
+    for (let i = 0; i < 100; i++) {
+      const put = filler.put(`filler/${i}`, new Uint8Array(100_000));
+      if (
+        !(await put.then(
+          () => true,
+          () => false,
+        ))
+      )
+        break;
+      filled.push(`filler/${i}`);
+    }
+    const batch = small.batch();
+    const scratch = new Uint8Array(30_000);
+    for (let i = 0; i < 600; i++) {
+      new DataView(scratch.fill(i).buffer).setUint32(0, i);
+      batch.put(`object/${i % 3}`, scratch);
+    }
+    scratch.fill(0);
+    const flushing = batch.flush();
+    flushing.catch(() => {});
+    await sleep(30);
+    for (const key of filled) await filler.delete(key);
+    await flushing;
+    for (let i = 597; i < 600; i++) {
+      const bytes = await small.get(`object/${i % 3}`);
+      expect(Buffer.from(bytes).readUInt32BE(0)).toBe(i);
+      expect(bytes.subarray(4).every((byte) => byte === (i & 255))).toBe(true);
+    }
+    await client.deleteNamespace(small.name);
+  });
+
+  it("keeps the order of large and small puts of one key", async () => {
+    const batch = namespace.batch();
+    batch.put("object", new Uint8Array(9 * MIB));
+    batch.put("object", "small");
+    batch.put("other", "small");
+    batch.put("other", new Uint8Array(9 * MIB));
+    await batch.flush();
+    expect(Buffer.from(await namespace.get("object")).toString()).toBe("small");
+    expect((await namespace.get("other")).length).toBe(9 * MIB);
+  });
+
   it("batches, in order for one key, and lets the data be reused", async () => {
     const batch = namespace.batch();
     const scratch = Buffer.alloc(100);
