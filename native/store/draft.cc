@@ -44,10 +44,9 @@ void Draft::abort() {
 
 // Lets go of what the draft has taken: none of it became an entry.
 void Namespace::Impl::drop_parts(Draft& draft) {
-  // Last first, so that what nothing was written behind is room again.
-  for (auto part = draft.parts_.rbegin(); part != draft.parts_.rend(); ++part) {
-    part->segment->leave_out(part->entry_offset, align_up(part->payload_offset + part->capacity_bytes, limits::kEntryAlignment));
-    --part->segment->drafts;
+  for (Draft::Part& part : draft.parts_) {
+    part.segment->leave_out(part.entry_offset, align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment));
+    --part.segment->drafts;
   }
   for (Draft::Part& part : draft.parts_) retire_if_dead(part.segment);
   draft.parts_.clear();
@@ -190,7 +189,7 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   {
     // What the draft did not use goes back where nothing was written behind it.
     Draft::Part& part = draft.parts_.back();
-    part.segment->leave_out(align_up(part.payload_offset + part.bytes, limits::kEntryAlignment),
+    part.segment->give_back(align_up(part.payload_offset + part.bytes, limits::kEntryAlignment),
                             align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment));
     part.capacity_bytes = part.bytes;
   }

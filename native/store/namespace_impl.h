@@ -47,8 +47,10 @@ struct NodeShared {
     const uint64_t used = tier.stats().used_bytes;
     return used - std::min(used, recycler.bytes() + retiring_bytes.load());
   }
-  // Segments stay small against the tier, so that what is granted ahead never is most of it.
+  // Where segments are demoted they stay small against the tier, so that what is granted ahead, and cannot be, never is
+  // most of it. Elsewhere large ones waste less: of what does not fit, a small one has more at its end.
   uint64_t segment_share() const {
+    if (!nvme.enabled()) return limits::kSegmentBytesMax;
     return std::max(std::bit_floor(options.dram.limit_bytes / 16), limits::kSegmentBytesMin);
   }
   // What writers may take of `dram`: where there is a tier below, the way down needs some room of its own.

@@ -85,10 +85,15 @@ class Segment {
     writer = kNobody;
     used_at = std::chrono::steady_clock::now();
   }
-  // Bytes that were taken and turn out to be no entry.
+  // Bytes that were taken and turn out to be no entry. They are dead, not room again: a segment that is to be retired
+  // once enough of it has died would otherwise stay, and be empty.
   void leave_out(uint64_t begin, uint64_t end) {
+    if (begin < end) holes.emplace(begin, end);
+  }
+  // The end of what was taken was not needed: room again, where nothing was written behind it.
+  void give_back(uint64_t begin, uint64_t end) {
     if (end == write_end) write_end = begin;
-    else if (begin < end) holes.emplace(begin, end);
+    else leave_out(begin, end);
   }
   bool held_by(SessionId session) const { return std::find(holders.begin(), holders.end(), session) != holders.end(); }
   void hold(SessionId session) {

@@ -2,6 +2,7 @@
 #include <bit>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "store/namespace_impl.h"
 
@@ -154,7 +155,13 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::writable_segment(uint64_t byte
   for (auto it = open.begin(); it != open.end(); ++it) {
     if ((*it)->room() >= bytes && (best == open.end() || (*it)->room() < (*best)->room())) best = it;
   }
-  if (best == open.end()) return new_segment(bytes, bytes_wanted);
+  if (best == open.end()) {
+    auto fresh = new_segment(bytes, bytes_wanted);
+    // What relocation has taken for later is room as good, where nothing of it is being written.
+    if (fresh.ok() || !moved || moved->drafts != 0 || moved->room() < bytes) return fresh;
+    moved->end_grant();
+    return std::exchange(moved, nullptr);
+  }
   auto segment = std::move(*best);
   open.erase(best);
   return segment;
@@ -179,8 +186,7 @@ void Namespace::Impl::offer(const std::shared_ptr<Segment>& segment) {
   if (segment->retired || segment->moving || segment->writer != kNobody) return;
   if (segment->live_bytes == 0 && segment->drafts == 0 && segment->write_end > kSegmentHeaderBytes) {
     retire_if_dead(segment);
-  } else if (segment->room() >= kRoomWorthOffering &&
-             !(node->nvme.enabled() && segment->bytes() > node->segment_share())) {
+  } else if (segment->room() >= kRoomWorthOffering && segment->bytes() <= node->segment_share()) {
     // A large one would keep what it holds in memory for as long as somebody writes to its rest.
     open.push_back(segment);
   }

@@ -182,6 +182,7 @@ void read_keys(World& world, uint64_t seed) {
     KeyState& state = world.keys[index];
     const bool was_there = !state.maybe_absent.load();
     const uint64_t oldest = state.sealed.load();
+    const uint64_t begun = state.begun.load();
     if (random.chance(3)) {
       auto view = world.ns->get(key);
       const uint64_t newest = state.begun.load();
@@ -192,7 +193,8 @@ void read_keys(World& world, uint64_t seed) {
           kept_versions.emplace_back(key, version_of_size(view->info.size_bytes));
           kept.push_back(std::move(view));
         }
-      } else if (was_there && !state.maybe_absent.load()) {
+      } else if (was_there && !state.maybe_absent.load() && state.begun.load() == begun) {
+        // Nor was it removed and put again meanwhile.
         ++world.wrong;
         ADD_FAILURE() << "get of " << key << ": " << view.status().message();
       }

@@ -540,14 +540,18 @@ TEST_P(Limits, AreNamedKeepWhatIsThereAndGiveRoomAgain) {
       const std::string key = "fill-" + std::to_string(i);
       ASSERT_TRUE(shows(ns->get(key), key, 1, size)) << key;
     }
-    // What is deleted makes room, as often as one likes.
+    // What is deleted makes room, as often as one likes: all of it, but for what the cleaner had moved when it died. That
+    // takes up to half of the cleaner's segment, which holds what lives on too.
+    const uint64_t again = size < 512 * KiB ? count - 512 * KiB / size : count;
     for (uint64_t round = 2; round < 5; ++round) {
-      for (uint64_t i = 0; i < count; ++i) ASSERT_TRUE(*ns->remove("fill-" + std::to_string(i), {}));
-      for (uint64_t i = 0; i < count; ++i) {
+      for (uint64_t i = 0; i < (round == 2 ? count : again); ++i) {
+        ASSERT_TRUE(*ns->remove("fill-" + std::to_string(i), {}));
+      }
+      for (uint64_t i = 0; i < again; ++i) {
         ASSERT_OK(test::put(*ns, "fill-" + std::to_string(i), round, size)) << "round " << round << " object " << i;
       }
     }
-    for (uint64_t i = 0; i < count; ++i) {
+    for (uint64_t i = 0; i < again; ++i) {
       const std::string key = "fill-" + std::to_string(i);
       ASSERT_TRUE(shows(ns->get(key), key, 4, size)) << key;
     }
