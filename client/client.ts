@@ -7,7 +7,7 @@ import type {
   NodeStatsResponse,
   Receipt,
 } from "../proto/messages.js";
-import { ControlChannel, retrying } from "./control.js";
+import { ControlChannel } from "./control.js";
 import { MillraceError } from "./errors.js";
 import { checkCount, parseEndpoint } from "./names.js";
 import { Namespace } from "./namespace.js";
@@ -15,9 +15,6 @@ import { NamespaceSession } from "./session.js";
 import type { TransportKind } from "./transports/select.js";
 
 const TIMEOUT_DEFAULT_MS = 30_000;
-
-/** A node that is just being restarted is waited for; a wrong address is told soon. */
-const CONNECT_AWAY_MAX_MS = 2_000;
 
 /** The longest that Node.js timers take. */
 const TIMEOUT_MAX_MS = 2 ** 31 - 1;
@@ -79,9 +76,7 @@ export async function connect(
   const timeoutMs = checkCount("timeoutMs", options.timeoutMs ?? TIMEOUT_DEFAULT_MS, 1, TIMEOUT_MAX_MS);
   const channel = new ControlChannel(address, timeoutMs);
   try {
-    const { DescribeNode } = loadContract().nodes;
-    const attempt = () => channel.unary(DescribeNode, {}, { failFast: true });
-    await retrying(attempt, Date.now() + timeoutMs, Math.min(timeoutMs, CONNECT_AWAY_MAX_MS));
+    await channel.reach();
   } catch (error) {
     channel.close();
     throw error;

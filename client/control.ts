@@ -14,7 +14,7 @@ import {
   type MethodDefinition,
 } from "@grpc/grpc-js";
 import { fromServiceError } from "../proto/error_codec.js";
-import { GRPC_OPTIONS } from "../proto/load.js";
+import { GRPC_OPTIONS, loadContract } from "../proto/load.js";
 import { MillraceError } from "./errors.js";
 
 export interface CallSettings {
@@ -33,6 +33,9 @@ export interface CallSettings {
 const ATTEMPTS_MAX = 5;
 const BACKOFF_FIRST_MS = 20;
 const BACKOFF_MAX_MS = 500;
+
+/** A node that is just being restarted is waited for; a wrong address is told soon. */
+const REACH_MAX_MS = 2_000;
 
 const CHANNEL_OPTIONS = {
   ...GRPC_OPTIONS,
@@ -53,6 +56,12 @@ export class ControlChannel {
     this.address = address;
     this.timeoutMs = timeoutMs;
     this.#grpc = new GrpcClient(address, credentials.createInsecure(), CHANNEL_OPTIONS);
+  }
+
+  /** Rejects where no node answers: with UNAVAILABLE after two seconds, or the channel's timeout where that is shorter. */
+  async reach(): Promise<void> {
+    const attempt = () => this.unary(loadContract().nodes.DescribeNode, {}, { failFast: true });
+    await retrying(attempt, Date.now() + this.timeoutMs, Math.min(this.timeoutMs, REACH_MAX_MS));
   }
 
   /** Whether a call would leave at once. */

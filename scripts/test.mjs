@@ -122,7 +122,7 @@ function sanitizers() {
   }
 }
 
-function vitest(name, folder, node = process.execPath) {
+function vitest(name, folder, { node = process.execPath, files = 1 } = {}) {
   const report = join(build, `vitest-${folder.replace(/\W/g, "-")}-${name.replace(/\W/g, "-")}.json`);
   rmSync(report, { force: true });
   mkdirSync(build, { recursive: true });
@@ -130,6 +130,7 @@ function vitest(name, folder, node = process.execPath) {
     join(root, "node_modules", "vitest", "vitest.mjs"),
     "run",
     folder,
+    ...(files > 1 ? ["--fileParallelism", `--maxWorkers=${files}`] : []),
     "--reporter=default",
     "--reporter=json",
     `--outputFile.json=${report}`,
@@ -156,7 +157,8 @@ function integration() {
       "no S3 server: python3 -m venv build/moto && build/moto/bin/pip install 'moto[server]'",
     );
   }
-  vitest("integration tests", "test/integration");
+  // Much of it is waiting: for leases, restarts, deadlines.
+  vitest("integration tests", "test/integration", { files: 3 });
 }
 
 function stress() {
@@ -172,8 +174,8 @@ function node24() {
     run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder, "node@24"]);
   }
   if (!existsSync(node)) return skip("tests on Node 24", "npm's node@24 could not be installed");
-  vitest("unit tests on Node 24", "test/unit", node);
-  vitest("client tests on Node 24", "test/integration/client", node);
+  vitest("unit tests on Node 24", "test/unit", { node });
+  vitest("client tests on Node 24", "test/integration/client", { node, files: 3 });
 }
 
 const PARTS = { style, native, sanitizers, builds, unit, integration, stress, node24 };

@@ -64,7 +64,7 @@ export class TcpTransport extends NativeTransport implements Transport {
     }
     return this.orNull(
       this.request(
-        (id) => this.native.get(id, key, offset, length < 0 ? 0 : length),
+        (id) => this.native.get(id, key, offset, Math.max(length, 0)),
         (base, slab, value): GotObject => {
           const bytes = payloadOf(this.numbers, base, slab, value);
           this.bytesOut += bytes.byteLength;

@@ -41,6 +41,7 @@ export async function withControl<T>(
 ): Promise<T> {
   const channel = new ControlChannel(parseEndpoint(endpointOf(flags)).address, CONTROL_TIMEOUT_MS);
   try {
+    await channel.reach();
     return await work(channel);
   } finally {
     channel.close();
