@@ -50,9 +50,9 @@ function runMoves(
     const bytes = String(Math.max(256 * 1024 ** 2, Math.round(MOVED_BYTES * options.scale)));
     const figures: { moved: number[]; device: number[] } = { moved: [], device: [] };
     for (let round = 0; round < options.rounds; round += 1) {
-      const { signal } = options;
+      const { hugePages, signal } = options;
       figures.device.push(device(await runNativeProgram(deviceProgram, ["both", folder, bytes], signal)));
-      figures.moved.push(moved(await runNativeProgram(tierProgram, [folder, bytes], signal)));
+      figures.moved.push(moved(await runNativeProgram(tierProgram, [folder, bytes, hugePages], signal)));
     }
     return [
       comparedFigure(

@@ -46,6 +46,8 @@ export interface PartitionSpan {
   map: number;
   bytes: ByteSpan;
   crc32c: number | null;
+  /** How many of the bytes this client read from files of the nvme tier; over tcp and grpc it cannot tell: 0. */
+  nvmeBytes: number;
 }
 
 interface ShuffleFace {
@@ -193,11 +195,15 @@ export function locatePartitions(
 
 async function fetchSpan(transport: Transport, located: LocatedExtent): Promise<PartitionSpan | null> {
   const options = located.hasCrc32c ? { verify: false } : {};
-  const bytes = await fetchBytes<ByteSpan>(located, (key, range) =>
-    transport.getSpan === undefined ? transport.get(key, range) : transport.getSpan(key, range, options),
-  );
+  let nvmeBytes = 0;
+  const bytes = await fetchBytes<ByteSpan>(located, async (key, range) => {
+    if (transport.getSpan === undefined) return transport.get(key, range);
+    const got = await transport.getSpan(key, range, options);
+    nvmeBytes = got?.nvmeBytes ?? 0;
+    return got;
+  });
   if (bytes === null) return null;
-  return { map: located.map, bytes, crc32c: located.hasCrc32c ? located.crc32c : null };
+  return { map: located.map, bytes, crc32c: located.hasCrc32c ? located.crc32c : null, nvmeBytes };
 }
 
 /** Null where the map output is missing or not what was committed. */

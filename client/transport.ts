@@ -59,6 +59,8 @@ export interface GotObject {
 export interface GotSpan {
   info: ObjectInfo;
   bytes: ByteSpan;
+  /** How many of the bytes this client read from files of the nvme tier. */
+  nvmeBytes: number;
 }
 
 /** One version of an object. `close` lets go of it. */

@@ -79,7 +79,7 @@ export class ShmTransport extends NativeTransport implements Transport {
     if (segment === 0) return null;
     if (segment < 0) {
       const found = this.#viewRange(key, 0, -1, verify);
-      if (found === "in files") throw inFiles(key);
+      if (found !== null && found.bytes === null) throw inFiles(key);
       return found === null ? null : found.bytes;
     }
     const bytes = this.#out[1]!;
@@ -116,7 +116,7 @@ export class ShmTransport extends NativeTransport implements Transport {
     const { info, segment, offset, length } = place;
     if (segment > 0) return { info, bytes: new Uint8Array(this.#window(segment), offset, length) };
     const found = this.#viewRange(key, offset, length, verify);
-    return found === "in files"
+    return found !== null && found.bytes === null
       ? this.#read(key, offset, length, verify, false, (base, slab, value) =>
           payloadOf(this.numbers, base, slab, value),
         )
@@ -128,11 +128,14 @@ export class ShmTransport extends NativeTransport implements Transport {
     const place = this.#place(key, range, verify);
     if (place === null) return null;
     const { info, segment, offset, length } = place;
-    if (segment > 0) return { info, bytes: this.native.span(segment, offset, length) };
+    if (segment > 0) return { info, bytes: this.native.span(segment, offset, length), nvmeBytes: 0 };
     const found = this.#viewRange(key, offset, length, verify);
-    return found === "in files"
-      ? this.#read(key, offset, length, verify, true, (_base, _slab, value) => value as ByteSpan)
-      : found;
+    if (found === null) return null;
+    if (found.bytes !== null) return { ...found, nvmeBytes: 0 };
+    const { nvmeBytes } = found;
+    const take = (_base: number, _slab: ArrayBuffer | null, value: unknown) => value as ByteSpan;
+    const got = await this.#read(key, offset, length, verify, true, take);
+    return got === null ? null : { ...got, nvmeBytes };
   }
 
   /** Where a range lies in its segment, and counts the read. `segment` -1: in several extents, range as given. */
@@ -368,8 +371,16 @@ export class ShmTransport extends NativeTransport implements Transport {
     return window;
   }
 
-  /** Of an object in several extents: a view where the range lies in one of them, else a copy. */
-  #viewRange(key: Key, offset: number, length: number, verify: Verify): GotObject | "in files" | null {
+  /**
+   * Of an object in several extents: a view where the range lies in one of them, else a copy. Where some of it lies
+   * in files there are no bytes yet, only how many of them do.
+   */
+  #viewRange(
+    key: Key,
+    offset: number,
+    length: number,
+    verify: Verify,
+  ): GotObject | { bytes: null; nvmeBytes: number } | null {
     const extents = this.#extents(key, offset, length, verify);
     if (extents === null) return null;
     const info = infoAt(this.#out, 0);
@@ -377,6 +388,7 @@ export class ShmTransport extends NativeTransport implements Transport {
       throw outOfRange(offset, length, info.sizeBytes);
     const bytes = length < 0 ? info.sizeBytes - offset : length;
     const parts: Uint8Array[] = [];
+    let nvmeBytes = 0;
     let skip = offset;
     let left = bytes;
     for (let i = 0; i < extents.length && left > 0; i += EXTENT_ROW) {
@@ -385,12 +397,14 @@ export class ShmTransport extends NativeTransport implements Transport {
         skip -= extentBytes;
         continue;
       }
-      if (extents[i + 3] === 1) return "in files";
       const part = Math.min(left, extentBytes - skip);
-      parts.push(new Uint8Array(this.#window(extents[i]!), extents[i + 1]! + skip, part));
+      if (extents[i + 3] === 1) nvmeBytes += part;
+      else if (nvmeBytes === 0)
+        parts.push(new Uint8Array(this.#window(extents[i]!), extents[i + 1]! + skip, part));
       left -= part;
       skip = 0;
     }
+    if (nvmeBytes > 0) return { bytes: null, nvmeBytes };
     this.countGet(bytes, 1, parts.length === 1);
     return { info, bytes: parts.length === 1 ? parts[0]! : concatenate(parts, bytes) };
   }

@@ -27,7 +27,7 @@ using crc::kCastagnoli;
 // Below this a copy probably serves a reader who finds it in the cache, and a plain store is as fast.
 constexpr size_t kStreamBytesMin = 4 * MiB;
 
-constexpr crc::Tables kTables = crc::make_tables(kCastagnoli);
+constexpr auto kTables = crc::make_tables(kCastagnoli);
 
 enum class Copy { kNone, kCached, kStream };
 

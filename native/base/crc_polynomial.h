@@ -1,26 +1,31 @@
-// Arithmetic on the polynomials behind CRC-32, at compile time: lookup tables and folding constants are
-// derived here from the polynomial alone, so none is pasted.
+// Arithmetic on the polynomials behind CRCs of 32 and 64 bits, at compile time: lookup tables and folding
+// constants are derived here from the polynomial alone, so none is pasted.
 //
-// Everything is in the reflected form that both CRC32C and zlib's CRC-32 use: bit 31 of a uint32_t is the
-// coefficient of x^0, bit 0 that of x^31.
+// Everything is in the reflected form that CRC32C, zlib's CRC-32 and CRC-64/NVME use: the highest bit of a word
+// is the coefficient of x^0, bit 0 that of the highest power.
 #pragma once
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace millrace::crc {
 
 inline constexpr uint32_t kCastagnoli = 0x82f63b78;  // CRC32C
 inline constexpr uint32_t kZlib = 0xedb88320;        // zlib, gzip, PNG, gensort
+inline constexpr uint64_t kNvme = 0x9a6c9329ac4bc9b5;  // CRC-64/NVME: 0xad93d23594c93659 reflected
 
-constexpr uint32_t multiply_by_x(uint32_t polynomial, uint32_t value) {
+template <std::unsigned_integral Word>
+constexpr Word multiply_by_x(Word polynomial, Word value) {
   return (value >> 1) ^ ((value & 1) ? polynomial : 0);
 }
 
 // a * b mod P.
-constexpr uint32_t multiply(uint32_t polynomial, uint32_t a, uint32_t b) {
-  uint32_t product = 0;
-  for (int bit = 31; bit >= 0; --bit) {
+template <std::unsigned_integral Word>
+constexpr Word multiply(Word polynomial, Word a, Word b) {
+  Word product = 0;
+  for (int bit = 8 * sizeof(Word) - 1; bit >= 0; --bit) {
     if ((a >> bit) & 1) product ^= b;
     b = multiply_by_x(polynomial, b);
   }
@@ -28,9 +33,10 @@ constexpr uint32_t multiply(uint32_t polynomial, uint32_t a, uint32_t b) {
 }
 
 // x^exponent mod P.
-constexpr uint32_t x_power(uint32_t polynomial, uint64_t exponent) {
-  uint32_t result = 0x80000000;
-  uint32_t square = 0x40000000;
+template <std::unsigned_integral Word>
+constexpr Word x_power(Word polynomial, uint64_t exponent) {
+  Word result = Word{1} << (8 * sizeof(Word) - 1);
+  Word square = result >> 1;
   for (; exponent != 0; exponent >>= 1) {
     if (exponent & 1) result = multiply(polynomial, result, square);
     square = multiply(polynomial, square, square);
@@ -53,6 +59,11 @@ constexpr uint64_t fold_low(uint32_t polynomial, uint64_t bits) {
 constexpr uint64_t fold_high(uint32_t polynomial, uint64_t bits) {
   return fold_constant(polynomial, bits - 32);
 }
+
+// The same for a CRC of 64 bits, whose constants have no room to be shifted: the product of two operands of 64
+// bits ends one bit below the top of the register.
+constexpr uint64_t fold_low(uint64_t polynomial, uint64_t bits) { return x_power(polynomial, bits + 63); }
+constexpr uint64_t fold_high(uint64_t polynomial, uint64_t bits) { return x_power(polynomial, bits - 1); }
 
 // The 33-bit polynomial, and floor(x^64 / P), for Barrett reduction.
 constexpr uint64_t barrett_polynomial(uint32_t polynomial) {
@@ -78,17 +89,19 @@ static_assert(fold_high(kZlib, 512) == 0x01c6e41596, "published constant of zlib
 static_assert(barrett_quotient(kZlib) == 0x01f7011641, "published constant of zlib's folding");
 
 // Tables for eight bytes a step ("slicing by 8").
-using Tables = std::array<std::array<uint32_t, 256>, 8>;
-constexpr Tables make_tables(uint32_t polynomial) {
-  Tables tables{};
+template <std::unsigned_integral Word>
+using Tables = std::array<std::array<Word, 256>, 8>;
+template <std::unsigned_integral Word>
+constexpr Tables<Word> make_tables(Word polynomial) {
+  Tables<Word> tables{};
   for (uint32_t byte = 0; byte < 256; ++byte) {
-    uint32_t value = byte;
+    Word value = byte;
     for (int bit = 0; bit < 8; ++bit) value = multiply_by_x(polynomial, value);
     tables[0][byte] = value;
   }
   for (size_t table = 1; table < 8; ++table) {
     for (uint32_t byte = 0; byte < 256; ++byte) {
-      const uint32_t before = tables[table - 1][byte];
+      const Word before = tables[table - 1][byte];
       tables[table][byte] = (before >> 8) ^ tables[0][before & 0xff];
     }
   }
@@ -96,14 +109,15 @@ constexpr Tables make_tables(uint32_t polynomial) {
 }
 
 // Advances a CRC register (already inverted by the caller) over `bytes` bytes.
-inline uint32_t update_by_table(const Tables& tables, uint32_t state, const uint8_t* data, size_t bytes) {
+template <std::unsigned_integral Word>
+Word update_by_table(const Tables<Word>& tables, Word state, const uint8_t* data, size_t bytes) {
   for (; bytes >= 8; data += 8, bytes -= 8) {
-    const uint32_t low =
-        state ^ (static_cast<uint32_t>(data[0]) | static_cast<uint32_t>(data[1]) << 8 |
-                 static_cast<uint32_t>(data[2]) << 16 | static_cast<uint32_t>(data[3]) << 24);
-    state = tables[7][low & 0xff] ^ tables[6][(low >> 8) & 0xff] ^ tables[5][(low >> 16) & 0xff] ^
-            tables[4][low >> 24] ^ tables[3][data[4]] ^ tables[2][data[5]] ^ tables[1][data[6]] ^
-            tables[0][data[7]];
+    uint64_t next;
+    std::memcpy(&next, data, 8);
+    next ^= state;
+    state = tables[7][next & 0xff] ^ tables[6][(next >> 8) & 0xff] ^ tables[5][(next >> 16) & 0xff] ^
+            tables[4][(next >> 24) & 0xff] ^ tables[3][(next >> 32) & 0xff] ^ tables[2][(next >> 40) & 0xff] ^
+            tables[1][(next >> 48) & 0xff] ^ tables[0][next >> 56];
   }
   for (; bytes > 0; ++data, --bytes) state = (state >> 8) ^ tables[0][(state ^ *data) & 0xff];
   return state;

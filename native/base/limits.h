@@ -16,6 +16,7 @@ inline constexpr uint64_t kSegmentBytesDefault   = 64 * MiB;   // bytes     stor
 inline constexpr uint64_t kSegmentBytesMax       = 256 * MiB;  // bytes     tier: larger only for contiguous requests
 inline constexpr uint64_t kEntryAlignment        = 16;         // bytes     segment
 inline constexpr uint64_t kExtentsMax            = 1 << 20;    // extents   manifest parser (5 TiB / 64 MiB = 81,920)
+inline constexpr uint64_t kAttributesBytesMax    = 8 * KiB;    // bytes     seal, copy, join, manifest parser
 inline constexpr uint64_t kIndexBytesMax         = 8 * GiB;    // bytes     index: address space reserved per namespace
 inline constexpr uint64_t kSegmentsPerNamespace  = (1 << 24) - 1;  // ever allocated, never reused
 inline constexpr uint64_t kFrameBodyBytesMax     = 1 * MiB;    // bytes     wire: everything in a frame but its payload

@@ -1,7 +1,9 @@
 // What the tiers move a second: demotion and promotion of objects of 16 MiB through the store, to be held against
 // disk_bench on the same directory.
 //
-//   tier_bench DIR BYTES     prints {"demoteBytesPerSecond":x,"promoteBytesPerSecond":x}
+//   tier_bench DIR BYTES auto|reserve|off     prints {"demoteBytesPerSecond":x,"promoteBytesPerSecond":x}
+//
+// The last says of what pages memory is made, as `millrace serve --huge-pages` does.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -28,13 +30,16 @@ double seconds_since(Clock::time_point begin) { return std::chrono::duration<dou
 }  // namespace
 
 int main(int count, char** arguments) {
-  const uint64_t bytes = count == 3 ? std::strtoull(arguments[2], nullptr, 10) : 0;
+  const std::string pages = count == 4 ? arguments[3] : "";
+  const uint64_t bytes = count == 4 ? std::strtoull(arguments[2], nullptr, 10) : 0;
   const uint64_t objects = bytes / kObjectBytes;
-  if (objects == 0) {
-    std::fprintf(stderr, "usage: tier_bench DIR BYTES (at least %llu)\n", static_cast<unsigned long long>(kObjectBytes));
+  Store::Options options;
+  options.dram.huge_pages = pages == "reserve" ? HugePages::kReserve : pages == "off" ? HugePages::kOff : HugePages::kAuto;
+  if (objects == 0 || (pages != "auto" && pages != "reserve" && pages != "off")) {
+    std::fprintf(stderr, "usage: tier_bench DIR BYTES (at least %llu) auto|reserve|off\n",
+                 static_cast<unsigned long long>(kObjectBytes));
     return 2;
   }
-  Store::Options options;
   // All of it fits at first. Demotion is then told to go down to nearly nothing.
   options.dram.limit_bytes = 2 * objects * kObjectBytes + 256 * MiB;
   options.nvme.directories = {{arguments[1], 4 * objects * kObjectBytes + 256 * MiB}};

@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "base/limits.h"
 #include "binding/convert.h"
+#include "binding/digests.h"
 #include "binding/engine.h"
 #include "binding/inspect.h"
 #include "binding/instance.h"
@@ -29,6 +30,7 @@ Napi::Object limits_table(Napi::Env env) {
   add("keyBytesMax", limits::kKeyBytesMax);
   add("namespaceNameBytesMax", limits::kNamespaceNameBytesMax);
   add("objectBytesMax", limits::kObjectBytesMax);
+  add("attributesBytesMax", limits::kAttributesBytesMax);
   add("segmentBytesMin", limits::kSegmentBytesMin);
   add("segmentBytesDefault", limits::kSegmentBytesDefault);
   add("segmentBytesMax", limits::kSegmentBytesMax);
@@ -65,6 +67,7 @@ Napi::Value doctor(const Napi::CallbackInfo& info) {
   found.Set("liburing", false);
 #endif
   found.Set("fileBackend", file_backend() == FileBackend::kUring ? "io_uring" : "threads");
+  found.Set("opensslDigests", openssl_digests_work());
   return found;
 }
 
@@ -92,6 +95,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   register_engine(env, exports);
   register_session(env, exports);
   register_inspect(env, exports);
+  register_digests(env, exports);
   return exports;
 }
 

@@ -108,6 +108,8 @@ export interface NativeNodeStats {
 
 export interface NativeListedObject extends NativeObjectInfo {
   key: Buffer;
+  /** Null where it has none or they were not asked for. */
+  attributes: Buffer | null;
 }
 
 export interface NativeWatchEvent {
@@ -157,14 +159,18 @@ export interface NativeDraft {
    * RESOURCE_EXHAUSTED where there was room for none.
    */
   write(bytes: Uint8Array): number;
-  /** `crc32c` is checked against the bytes written, or null. */
-  seal(condition: NativeCondition, crc32c: number | null): NativeObjectInfo;
+  /**
+   * `crc32c` is checked against the bytes written, or null. `attributes` (at most `limits.attributesBytesMax`, opaque,
+   * or null for none) are sealed with the object and go wherever it goes.
+   */
+  seal(condition: NativeCondition, crc32c: number | null, attributes: Uint8Array | null): NativeObjectInfo;
   abort(): void;
 }
 
 /** A range of one version of an object, being read for a remote client. */
 export interface NativeReader {
   readonly info: NativeObjectInfo;
+  readonly attributes: Buffer | null;
   /** Whether any of it lies in files and so has to be read with `readAsync`. */
   readonly inFiles: boolean;
   /**
@@ -204,6 +210,8 @@ export interface NativeEngine {
   namespaceStats(name: string): NativeNamespaceStats;
   stats(): NativeNodeStats;
   head(namespace: string, key: Key): NativeObjectInfo | null;
+  /** As `head`, with the object's attributes; null: no such object. */
+  describe(namespace: string, key: Key): { info: NativeObjectInfo; attributes: Buffer | null } | null;
   /**
    * Opens the range of an object for reading, pinned to the version found; close it. Length 0: to the end.
    * Null: no such object.
@@ -218,12 +226,27 @@ export interface NativeEngine {
     toNamespace: string,
     to: Key,
     condition: NativeCondition,
+    /** Null: those of the source. */
+    attributes: Uint8Array | null,
   ): Promise<NativeObjectInfo>;
+  /**
+   * Makes one object of the objects `parts`, in that order, without moving a byte: it becomes visible under `key` in the
+   * same instant in which they are no more. NOT_FOUND where one is missing; then nothing has changed.
+   */
+  join(
+    namespace: string,
+    key: Key,
+    parts: readonly Key[],
+    condition: NativeCondition,
+    attributes: Uint8Array | null,
+  ): NativeObjectInfo;
+  /** Keys that start with the byte 0xff are hidden: listed only where `prefix` starts with it too. */
   list(
     namespace: string,
     prefix: Key,
     startAfter: Key,
     limit: number,
+    withAttributes: boolean,
   ): { objects: NativeListedObject[]; truncated: boolean };
   count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void;
   /** Tells that an object is a map output of the shuffle `group`, with these R + 1 partition offsets. */
@@ -312,6 +335,20 @@ export interface SortLocalResult {
   validated: boolean;
 }
 
+export type DigestName = "md5" | "sha1" | "sha256" | "crc32" | "crc32c" | "crc64nvme";
+
+/** Digests of a stream of bytes, all in one pass on a thread of the pool; a few bytes are digested at once. */
+export interface NativeDigests {
+  /** Bytes that were given and are not digested yet. */
+  readonly backlogBytes: number;
+  /** Keeps `bytes`, which must stay as they are, until they are digested. */
+  update(bytes: Uint8Array): void;
+  /** Resolves when the backlog is at most `backlogBytes`. */
+  drained(backlogBytes: number): Promise<void>;
+  /** The digests in the order of the names; CRCs are big-endian. Once only, last. */
+  finish(): Promise<Buffer[]>;
+}
+
 export interface SessionOptions {
   /** Unix socket path for shm, or null. */
   socketPath: string | null;
@@ -329,6 +366,7 @@ export interface Addon {
   readonly protocolVersion: number;
   readonly kernels: Kernels;
   readonly Engine: new (options: EngineOptions) => NativeEngine;
+  readonly Digests: new (names: readonly DigestName[]) => NativeDigests;
   /** See `client/transports/native.ts`, the only caller. */
   openSession(options: SessionOptions): Promise<unknown>;
   /** What this machine offers and what is built. */

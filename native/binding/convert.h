@@ -43,6 +43,17 @@ inline ConstSpan to_bytes(Napi::Value value) {
   return {bytes.Data(), bytes.ByteLength()};
 }
 
+// Null: none.
+inline std::string_view to_attributes(Napi::Value value) {
+  if (value.IsNull()) return {};
+  const ConstSpan bytes = to_bytes(value);
+  return {reinterpret_cast<const char*>(bytes.data), bytes.bytes};
+}
+inline Napi::Value from_attributes(Napi::Env env, const std::string& attributes) {
+  if (attributes.empty()) return env.Null();
+  return Napi::Buffer<char>::Copy(env, attributes.data(), attributes.size());
+}
+
 inline Token to_token(Napi::Value value) {
   const ConstSpan bytes = to_bytes(value);
   Token token;

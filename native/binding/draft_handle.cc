@@ -36,12 +36,13 @@ Napi::Value DraftHandle::seal(const Napi::CallbackInfo& info) {
   const Condition condition = to_condition(info[0]);
   std::optional<uint32_t> expected;
   if (info[1].IsNumber()) expected = static_cast<uint32_t>(to_uint(info[1]));
+  const std::string_view attributes = to_attributes(info[2]);
   if (draft_.open() && size_bytes_ >= 0 && draft_.size_bytes() != static_cast<uint64_t>(size_bytes_)) {
     throw to_error(info.Env(), Status(Code::kInvalidArgument, "fewer bytes than the size announced"));
   }
   if (!draft_.open()) throw to_error(info.Env(), Status(Code::kClosed, "the draft has ended"));
   const auto ns = std::exchange(namespace_, nullptr);
-  auto sealed = ns->commit(std::move(draft_), condition, nullptr, expected);
+  auto sealed = ns->commit(std::move(draft_), condition, nullptr, expected, attributes);
   check(info.Env(), sealed.status());
   return from_info(info.Env(), *sealed);
 }

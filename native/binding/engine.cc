@@ -85,10 +85,12 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value namespace_stats(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
   Napi::Value head(const Napi::CallbackInfo& info);
+  Napi::Value describe(const Napi::CallbackInfo& info);
   Napi::Value open(const Napi::CallbackInfo& info);
   Napi::Value begin(const Napi::CallbackInfo& info);
   Napi::Value remove(const Napi::CallbackInfo& info);
   Napi::Value copy(const Napi::CallbackInfo& info);
+  Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value list(const Napi::CallbackInfo& info);
   Napi::Value count(const Napi::CallbackInfo& info);
   Napi::Value set_partitions(const Napi::CallbackInfo& info);
@@ -124,9 +126,11 @@ Napi::Function Engine::define(Napi::Env env) {
        InstanceMethod<&Engine::remove_orphans>("removeOrphans"),
        InstanceMethod<&Engine::drop_namespace>("dropNamespace"),
        InstanceMethod<&Engine::namespace_stats>("namespaceStats"), InstanceMethod<&Engine::stats>("stats"),
-       InstanceMethod<&Engine::head>("head"), InstanceMethod<&Engine::open>("open"),
+       InstanceMethod<&Engine::head>("head"), InstanceMethod<&Engine::describe>("describe"),
+       InstanceMethod<&Engine::open>("open"),
        InstanceMethod<&Engine::begin>("begin"), InstanceMethod<&Engine::remove>("remove"),
-       InstanceMethod<&Engine::copy>("copy"), InstanceMethod<&Engine::list>("list"),
+       InstanceMethod<&Engine::copy>("copy"), InstanceMethod<&Engine::join>("join"),
+       InstanceMethod<&Engine::list>("list"),
        InstanceMethod<&Engine::count>("count"),
        InstanceMethod<&Engine::set_partitions>("setPartitions"),
        InstanceMethod<&Engine::verify_objects>("verifyObjects"), InstanceMethod<&Engine::watch>("watch"),
@@ -319,6 +323,18 @@ Napi::Value Engine::head(const Napi::CallbackInfo& info) {
   return from_info(info.Env(), *found);
 }
 
+Napi::Value Engine::describe(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  std::string attributes;
+  auto found = namespace_of(info[0])->head(to_key(info[1]), &attributes);
+  if (found.code() == Code::kNotFound) return env.Null();
+  check(env, found.status());
+  Napi::Object described = Napi::Object::New(env);
+  described.Set("info", from_info(env, *found));
+  described.Set("attributes", from_attributes(env, attributes));
+  return described;
+}
+
 Napi::Value Engine::open(const Napi::CallbackInfo& info) {
   auto ns = namespace_of(info[0]);
   std::string key = to_key(info[1]);
@@ -355,24 +371,42 @@ Napi::Value Engine::remove(const Napi::CallbackInfo& info) {
 Napi::Value Engine::copy(const Napi::CallbackInfo& info) {
   // Away from this thread: it may have to wait for files.
   auto copied = std::make_shared<ObjectInfo>();
+  std::optional<std::string> attributes;
+  if (!info[5].IsNull()) attributes = to_attributes(info[5]);
   const auto run = [from = namespace_of(info[0]), from_key = to_key(info[1]), to = namespace_of(info[2]),
-                    to_key = to_key(info[3]), condition = to_condition(info[4]), copied] {
-    auto result = from->copy(from_key, *to, to_key, condition);
+                    to_key = to_key(info[3]), condition = to_condition(info[4]), attributes, copied] {
+    auto result = from->copy(from_key, *to, to_key, condition, attributes);
     if (result.ok()) *copied = *result;
     return result.status();
   };
   return (new PromiseWork(info.Env()))->start(run, [copied](Napi::Env env) { return from_info(env, *copied); });
 }
 
+Napi::Value Engine::join(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!info[2].IsArray()) throw bad_argument(env, "the parts of a join are a list of keys");
+  const auto list = info[2].As<Napi::Array>();
+  if (list.Length() > limits::kExtentsMax) throw bad_argument(env, "these are more parts than an object may have extents");
+  std::vector<std::string> parts;
+  parts.reserve(list.Length());
+  for (uint32_t i = 0; i < list.Length(); ++i) parts.push_back(to_key(list.Get(i)));
+  auto joined = namespace_of(info[0])->join(to_key(info[1]), parts, to_condition(info[3]), to_attributes(info[4]));
+  check(env, joined.status());
+  return from_info(env, *joined);
+}
+
 Napi::Value Engine::list(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  auto page = namespace_of(info[0])->list(to_key(info[1]), to_key(info[2]), static_cast<uint32_t>(std::min<uint64_t>(to_uint(info[3]), limits::kListPageMax)));
+  const auto limit = static_cast<uint32_t>(std::min<uint64_t>(to_uint(info[3]), limits::kListPageMax));
+  auto page = namespace_of(info[0])->list(to_key(info[1]), to_key(info[2]), limit,
+                                          {.attributes = info[4].ToBoolean().Value()});
   check(env, page.status());
   Napi::Array objects = Napi::Array::New(env, page->objects.size());
   for (size_t i = 0; i < page->objects.size(); ++i) {
     const ListedObject& listed = page->objects[i];
     Napi::Object object = from_info(env, listed.info);
     object.Set("key", Napi::Buffer<char>::Copy(env, listed.key.data(), listed.key.size()));
+    object.Set("attributes", from_attributes(env, listed.attributes));
     objects.Set(static_cast<uint32_t>(i), object);
   }
   Napi::Object result = Napi::Object::New(env);

@@ -80,6 +80,7 @@ struct ReaderHandle::FileReads {
 Napi::Function ReaderHandle::define(Napi::Env env) {
   return DefineClass(env, "NativeReader",
                      {InstanceAccessor<&ReaderHandle::object_info>("info"),
+                      InstanceAccessor<&ReaderHandle::attributes>("attributes"),
                       InstanceAccessor<&ReaderHandle::in_files>("inFiles"), InstanceMethod<&ReaderHandle::read>("read"),
                       InstanceMethod<&ReaderHandle::read_async>("readAsync"),
                       InstanceMethod<&ReaderHandle::close>("close")});
@@ -90,6 +91,7 @@ ReaderHandle::~ReaderHandle() { let_go(); }
 
 void ReaderHandle::open(std::shared_ptr<Namespace> ns, FileReader& files, ObjectView view, std::string key) {
   info_ = view.info;
+  attributes_ = std::move(view.attributes);
   key_ = std::move(key);
   if (!view.in_files()) {
     uint64_t bytes = 0;
@@ -122,6 +124,8 @@ void ReaderHandle::open(std::shared_ptr<Namespace> ns, FileReader& files, Object
 }
 
 Napi::Value ReaderHandle::object_info(const Napi::CallbackInfo& info) { return from_info(info.Env(), info_); }
+
+Napi::Value ReaderHandle::attributes(const Napi::CallbackInfo& info) { return from_attributes(info.Env(), attributes_); }
 
 Napi::Value ReaderHandle::in_files(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), file_reads_ != nullptr);

@@ -21,6 +21,7 @@ class ReaderHandle : public Napi::ObjectWrap<ReaderHandle> {
   struct FileReads;
 
   Napi::Value object_info(const Napi::CallbackInfo& info);
+  Napi::Value attributes(const Napi::CallbackInfo& info);
   Napi::Value in_files(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value read_async(const Napi::CallbackInfo& info);
@@ -28,6 +29,7 @@ class ReaderHandle : public Napi::ObjectWrap<ReaderHandle> {
   void let_go();
 
   ObjectInfo info_;
+  std::string attributes_;
   // Of an object in memory.
   ObjectView view_;
   std::string key_;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/cpu.h"
+#include "base/crc.h"
 #include "base/crc_polynomial.h"
 
 #if defined(__x86_64__)
@@ -26,8 +27,6 @@ using crc::fold_constant;
 using crc::fold_high;
 using crc::fold_low;
 using crc::kZlib;
-
-constexpr crc::Tables kTables = crc::make_tables(kZlib);
 
 uint32_t crc_of_zeros(uint32_t bytes) {
   return ~crc::multiply(kZlib, 0xffffffff, crc::x_power(kZlib, uint64_t{8} * bytes));
@@ -179,10 +178,6 @@ uint64_t sum_record_crcs(const uint8_t* records, uint64_t count, uint32_t record
   }
 #endif
   return sum_portable(records, count, record_bytes);
-}
-
-uint32_t zlib_crc32(uint32_t seed, const void* data, size_t bytes) {
-  return ~crc::update_by_table(kTables, ~seed, static_cast<const uint8_t*>(data), bytes);
 }
 
 }  // namespace millrace

@@ -21,7 +21,4 @@ struct RecordsChecksum {
 // The sum over `count` records of `record_bytes` each. `count` times 2^32 must fit 64 bits.
 uint64_t sum_record_crcs(const uint8_t* records, uint64_t count, uint32_t record_bytes);
 
-// zlib's CRC-32, continuing from `seed` (0 starts).
-uint32_t zlib_crc32(uint32_t seed, const void* data, size_t bytes);
-
 }  // namespace millrace

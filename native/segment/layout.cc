@@ -34,7 +34,7 @@ Status check_key(std::string_view key) {
 }
 
 void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind, std::string_view key,
-                        uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset) {
+                        uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset, uint8_t flags) {
   MILLRACE_ASSERT(key.size() <= limits::kKeyBytesMax);
   uint8_t* at = segment + entry_offset;
   auto* header = reinterpret_cast<EntryHeader*>(at);
@@ -47,7 +47,7 @@ void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind,
   }
   header->payload_offset = static_cast<uint16_t>(payload_offset);
   header->kind = kind;
-  header->flags = 0;
+  header->flags = flags;
   header->sequence = 0;
   header->state.store(static_cast<uint32_t>(EntryState::kWriting), std::memory_order_relaxed);
   header->sealed_unix_s = 0;
@@ -74,7 +74,8 @@ Result<Entry> read_entry(const uint8_t* segment, uint64_t segment_bytes, uint64_
   static_assert(sizeof(fields) == kEntryCrcEnd);
   std::memcpy(&fields, at, sizeof(fields));
   if (fields.magic != kEntryMagic) return corrupt("wrong magic", entry_offset);
-  if (fields.flags != 0) return corrupt("unknown flags", entry_offset);
+  const bool joined = fields.flags == kEntryJoined && fields.kind == static_cast<uint8_t>(EntryKind::kManifest);
+  if (fields.flags != 0 && !joined) return corrupt("unknown flags", entry_offset);
   if (fields.kind < static_cast<uint8_t>(EntryKind::kObject) || fields.kind > static_cast<uint8_t>(EntryKind::kPart)) {
     return corrupt("unknown kind", entry_offset);
   }
@@ -101,6 +102,7 @@ Result<Entry> read_entry(const uint8_t* segment, uint64_t segment_bytes, uint64_
   return Entry{
       .kind = static_cast<EntryKind>(fields.kind),
       .state = static_cast<EntryState>(state),
+      .joined = joined,
       .key = std::string_view(reinterpret_cast<const char*>(at + sizeof(EntryHeader)), fields.key_bytes),
       .payload_offset = payload_offset,
       .payload_bytes = fields.payload_bytes,
@@ -149,12 +151,14 @@ Result<Manifest> read_manifest(const uint8_t* payload, uint64_t payload_bytes) {
   if (payload_bytes < sizeof(ManifestHeader)) return Status(Code::kCorrupt, "manifest too short");
   Manifest manifest;
   std::memcpy(&manifest.header, payload, sizeof(ManifestHeader));
-  if (manifest.header.extents == 0 || manifest.header.extents > limits::kExtentsMax ||
-      payload_bytes != sizeof(ManifestHeader) + uint64_t{manifest.header.extents} * sizeof(ManifestExtent)) {
+  const uint64_t listed_bytes = manifest_bytes(manifest.header.extents, 0);
+  if (manifest.header.extents > limits::kExtentsMax || payload_bytes < listed_bytes ||
+      payload_bytes - listed_bytes > limits::kAttributesBytesMax || payload_bytes == sizeof(ManifestHeader)) {
     return Status(Code::kCorrupt, "manifest length and number of extents do not agree");
   }
   if (manifest.header.object_bytes > limits::kObjectBytesMax) return Status(Code::kObjectTooLarge, "manifest over the largest object");
   manifest.extents = reinterpret_cast<const ManifestExtent*>(payload + sizeof(ManifestHeader));
+  manifest.attributes = {reinterpret_cast<const char*>(payload + listed_bytes), payload_bytes - listed_bytes};
   uint64_t sum = 0;
   for (uint32_t i = 0; i < manifest.header.extents; ++i) {
     const uint64_t bytes = manifest.extents[i].bytes;
@@ -163,6 +167,16 @@ Result<Manifest> read_manifest(const uint8_t* payload, uint64_t payload_bytes) {
   }
   if (sum != manifest.header.object_bytes) return Status(Code::kCorrupt, "manifest extents do not add up");
   return manifest;
+}
+
+uint32_t write_manifest(uint8_t* payload, const ManifestHeader& header, const ManifestExtent* extents,
+                        std::string_view attributes) {
+  MILLRACE_ASSERT(attributes.size() <= limits::kAttributesBytesMax);
+  std::memcpy(payload, &header, sizeof(header));
+  const uint64_t listed_bytes = manifest_bytes(header.extents, 0);
+  if (header.extents > 0) std::memcpy(payload + sizeof(header), extents, listed_bytes - sizeof(header));
+  if (!attributes.empty()) std::memcpy(payload + listed_bytes, attributes.data(), attributes.size());
+  return crc32c(0, payload, manifest_bytes(header.extents, attributes.size()));
 }
 
 }  // namespace millrace

@@ -11,7 +11,9 @@
 //          +-------------+---------+-----+------------------+-----+      payload begins
 //
 // A segment is a log: bytes are written once and never again while anyone may see them. An object lies in
-// one entry (kind object), or its bytes lie in part entries and a manifest entry lists them.
+// one entry (kind object), or its bytes lie in part entries and a manifest entry lists them. An object with
+// attributes always has a manifest: they lie behind its list. A joined object's manifest lists bytes of entries
+// of kind object too, namely of those that it was made of, which the index no longer names.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -59,7 +61,7 @@ struct EntryHeader {
   uint32_t payload_crc;     // 16  CRC32C of the payload
   uint16_t payload_offset;  // 20  from the start of the entry
   EntryKind kind;           // 22
-  uint8_t flags;            // 23  none yet: must be zero
+  uint8_t flags;            // 23  kEntryJoined; all else must be zero
   uint64_t sequence;        // 24  grows with every seal of the namespace
   std::atomic<uint32_t> state;  // 32  EntryState
   uint32_t sealed_unix_s;   // 36
@@ -70,7 +72,11 @@ static_assert(offsetof(EntryHeader, kind) == 22);
 static_assert(offsetof(EntryHeader, sequence) == 24);
 static_assert(offsetof(EntryHeader, state) == 32);
 
-// Payload of a manifest entry: this header, then `extents` times ManifestExtent.
+// Of a manifest: some of the bytes that it lists lie in entries that bear other keys.
+inline constexpr uint8_t kEntryJoined = 1;
+
+// Payload of a manifest entry: this header, then `extents` times ManifestExtent, then the attributes: all of the
+// rest, opaque here, often none. There are no extents only where the object is empty and has attributes.
 struct ManifestHeader {
   uint64_t object_bytes;  //  0  sum of the extents' lengths
   uint32_t object_crc;    //  8  CRC32C of the whole object
@@ -112,7 +118,7 @@ Status check_key(std::string_view key);
 // `payload_offset` bytes after the entry; 0 means where shape_entry puts it. The number in the segment's header
 // goes into the entry's checksum, so that what is left of an earlier life of the memory is never taken for one.
 void write_entry_header(uint8_t* segment, uint64_t entry_offset, EntryKind kind, std::string_view key,
-                        uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset = 0);
+                        uint64_t payload_bytes, uint32_t payload_crc, uint64_t payload_offset = 0, uint8_t flags = 0);
 
 // The daemon's part of an entry's header. The state last: who finds it finds the rest.
 inline void mark_sealed(uint8_t* segment, uint64_t entry_offset, uint64_t sequence, uint32_t sealed_unix_s) {
@@ -131,6 +137,7 @@ inline void mark_dead(uint8_t* segment, uint64_t entry_offset) {
 struct Entry {
   EntryKind kind;
   EntryState state;
+  bool joined;
   std::string_view key;
   uint64_t payload_offset;  // in the segment
   uint64_t payload_bytes;
@@ -149,11 +156,19 @@ void write_segment_header(uint8_t* segment, uint64_t segment_bytes, uint32_t num
                           const uint8_t token[16], uint64_t created_unix_ms);
 Status check_segment_header(const uint8_t* segment, uint64_t mapped_bytes);
 
-// Checks a manifest's payload: its header, the number of extents, and that their lengths add up.
+// Checks a manifest's payload: its header, the number of extents, that their lengths add up, and the attributes' length.
 struct Manifest {
   ManifestHeader header;
   const ManifestExtent* extents;  // may be unaligned storage's aligned start: payloads start on 16 bytes
+  std::string_view attributes;    // in the payload
 };
 Result<Manifest> read_manifest(const uint8_t* payload, uint64_t payload_bytes);
+
+constexpr uint64_t manifest_bytes(uint64_t extents, uint64_t attributes_bytes) {
+  return sizeof(ManifestHeader) + extents * sizeof(ManifestExtent) + attributes_bytes;
+}
+// Writes the payload of a manifest, manifest_bytes() of it, and returns its CRC32C.
+uint32_t write_manifest(uint8_t* payload, const ManifestHeader& header, const ManifestExtent* extents,
+                        std::string_view attributes);
 
 }  // namespace millrace

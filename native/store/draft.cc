@@ -1,5 +1,8 @@
 // Objects that the daemon writes for remote clients, into segments of its own.
+#include <unordered_set>
+
 #include "base/crc32c.h"
+#include "base/hash.h"
 #include "store/namespace_impl.h"
 
 namespace millrace {
@@ -12,6 +15,13 @@ constexpr uint64_t kStepBytesMax = limits::kSegmentBytesDefault / 2;
 
 // The largest object that lies in one entry; above it objects lie in parts.
 constexpr uint64_t kSingleEntryBytesMax = limits::kSegmentBytesMax - kSegmentHeaderBytes - 2 * KiB;
+
+Status check_attributes(std::string_view attributes) {
+  if (attributes.size() <= limits::kAttributesBytesMax) return Status();
+  return Status(Code::kInvalidArgument, "the attributes of an object have at most " +
+                                            std::to_string(limits::kAttributesBytesMax) + " bytes, these have " +
+                                            std::to_string(attributes.size()));
+}
 
 uint64_t part_entry_bytes(uint64_t capacity_bytes) { return kPayloadOffsetMax + capacity_bytes + limits::kEntryAlignment; }
 
@@ -141,6 +151,19 @@ Status Draft::append(ConstSpan bytes) {
   return Status();
 }
 
+// Writes the draft's manifest, as its last part.
+Status Namespace::Impl::take_manifest(Draft& draft, uint32_t object_crc, const std::vector<ManifestExtent>& extents,
+                                      std::string_view attributes, uint8_t flags) {
+  const uint64_t bytes = manifest_bytes(extents.size(), attributes.size());
+  if (Status failed = take_part(draft, bytes); !failed.ok()) return failed;
+  const Draft::Part& part = draft.parts_.back();
+  const ManifestHeader header{draft.size_bytes_, object_crc, static_cast<uint32_t>(extents.size())};
+  const uint32_t crc = write_manifest(part.segment->data() + part.payload_offset, header, extents.data(), attributes);
+  write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kManifest, draft.key_, bytes, crc,
+                     part.payload_offset - part.entry_offset, flags);
+  return Status();
+}
+
 // Publishes an entry that the daemon itself has written.
 Result<ObjectInfo> Namespace::Impl::publish_own(Segment& segment, uint64_t entry_offset, std::string_view key) {
   auto entry = entry_at({segment.number, entry_offset});
@@ -149,9 +172,10 @@ Result<ObjectInfo> Namespace::Impl::publish_own(Segment& segment, uint64_t entry
 }
 
 Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, const std::vector<uint32_t>* crcs,
-                                     std::optional<uint32_t> expected) {
+                                     std::optional<uint32_t> expected, std::string_view attributes) {
   Draft draft = std::move(committed);
   if (draft.owner_.get() != this) return Status(Code::kClosed, "the draft has ended");
+  if (Status bad = check_attributes(attributes); !bad.ok()) return bad;
   MILLRACE_ASSERT(crcs == nullptr || draft.size_bytes_ == 0 || crcs->size() == draft.parts_.size());
   Impl& in = *impl_;
 
@@ -183,17 +207,18 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   };
   if (in.dropped) return finish(in.gone());
   if (Status failed = in.check_condition(draft.key_, condition); !failed.ok()) return finish(failed);
-  if (draft.parts_.empty()) {
+  if (draft.size_bytes_ == 0 && !attributes.empty()) in.drop_parts(draft);
+  if (draft.parts_.empty() && attributes.empty()) {
     if (Status failed = in.take_part(draft, 0); !failed.ok()) return finish(failed);
   }
-  {
+  if (!draft.parts_.empty()) {
     // What the draft did not use goes back where nothing was written behind it.
     Draft::Part& part = draft.parts_.back();
     part.segment->give_back(align_up(part.payload_offset + part.bytes, limits::kEntryAlignment),
                             align_up(part.payload_offset + part.capacity_bytes, limits::kEntryAlignment));
     part.capacity_bytes = part.bytes;
   }
-  if (draft.parts_.size() == 1) {
+  if (draft.parts_.size() == 1 && attributes.empty()) {
     Draft::Part& part = draft.parts_[0];
     Segment& segment = *part.segment;
     write_entry_header(segment.data(), part.entry_offset, EntryKind::kObject, draft.key_, part.bytes, part.crc,
@@ -202,22 +227,15 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
   }
 
   // Parts, and a manifest that lists them.
-  const uint64_t manifest_bytes = sizeof(ManifestHeader) + draft.parts_.size() * sizeof(ManifestExtent);
   const size_t parts = draft.parts_.size();
-  if (Status failed = in.take_part(draft, manifest_bytes); !failed.ok()) return finish(failed);
-  Draft::Part& last = draft.parts_.back();
-  uint8_t* payload = last.segment->data() + last.payload_offset;
-  const ManifestHeader header{draft.size_bytes_, object_crc, static_cast<uint32_t>(parts)};
-  std::memcpy(payload, &header, sizeof(header));
-  for (size_t i = 0; i < parts; ++i) {
-    const Draft::Part& part = draft.parts_[i];
+  std::vector<ManifestExtent> extents;
+  for (const Draft::Part& part : draft.parts_) {
     write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kPart, draft.key_, part.bytes, part.crc,
                        part.payload_offset - part.entry_offset);
-    const ManifestExtent extent{part.segment->number, part.crc, part.payload_offset, part.bytes};
-    std::memcpy(payload + sizeof(header) + i * sizeof(extent), &extent, sizeof(extent));
+    extents.push_back({part.segment->number, part.crc, part.payload_offset, part.bytes});
   }
-  write_entry_header(last.segment->data(), last.entry_offset, EntryKind::kManifest, draft.key_, manifest_bytes,
-                     crc32c(0, payload, manifest_bytes), last.payload_offset - last.entry_offset);
+  if (Status failed = in.take_manifest(draft, object_crc, extents, attributes, 0); !failed.ok()) return finish(failed);
+  const Draft::Part& last = draft.parts_.back();
   auto info = in.publish_own(*last.segment, last.entry_offset, draft.key_);
   if (info.ok()) {
     for (size_t i = 0; i < parts; ++i) {
@@ -227,6 +245,78 @@ Result<ObjectInfo> Namespace::commit(Draft&& committed, Condition condition, con
     }
   }
   return finish(std::move(info));
+}
+
+Result<ObjectInfo> Namespace::join(std::string_view key, const std::vector<std::string>& parts, Condition condition,
+                                   std::string_view attributes) {
+  if (Status bad = check_attributes(attributes); !bad.ok()) return bad;
+  if (parts.empty()) return Status(Code::kInvalidArgument, "a join takes at least one part");
+  std::unordered_set<std::string_view> seen;
+  for (const std::string& part : parts) {
+    if (Status bad = check_key(part); !bad.ok()) return bad;
+    if (part == key || !seen.insert(part).second) {
+      return Status(Code::kInvalidArgument, "a join takes each part once, and none of the joined object's own key");
+    }
+  }
+  auto draft = begin(key);
+  if (!draft.ok()) return draft.status();
+  Impl& in = *impl_;
+  std::unique_lock lock(in.mutex);
+  const auto join = [&]() -> Result<ObjectInfo> {
+    if (in.dropped) return in.gone();
+    if (Status failed = in.check_condition(key, condition); !failed.ok()) return failed;
+    std::vector<SlotRef> refs;
+    std::vector<ManifestExtent> extents;
+    uint32_t crc = 0;
+    for (const std::string& part : parts) {
+      const auto ref = in.find(part);
+      if (!ref) return Status(Code::kNotFound, "no object under the key '" + part + "', a part of '" + draft->key_ + "'");
+      auto described = in.describe(*ref);
+      if (!described.ok()) return described.status();
+      crc = refs.empty() ? described->info.crc32c : crc32c_combine(crc, described->info.crc32c, described->info.size_bytes);
+      refs.push_back(*ref);
+      for (const ManifestExtent& extent : described->extents) {
+        if (extent.bytes > 0) extents.push_back(extent);
+      }
+      draft->size_bytes_ += described->info.size_bytes;
+      if (draft->size_bytes_ > limits::kObjectBytesMax || extents.size() > limits::kExtentsMax) {
+        return Status(Code::kObjectTooLarge, "an object has at most " + std::to_string(limits::kObjectBytesMax) +
+                                                 " bytes in " + std::to_string(limits::kExtentsMax) + " extents");
+      }
+    }
+    if (extents.empty() && attributes.empty()) {  // an object of nothing is an object entry
+      if (Status failed = in.take_part(*draft, 0); !failed.ok()) return failed;
+      const Draft::Part& part = draft->parts_.back();
+      write_entry_header(part.segment->data(), part.entry_offset, EntryKind::kObject, key, 0, 0,
+                         part.payload_offset - part.entry_offset);
+    } else if (Status failed = in.take_manifest(*draft, crc, extents, attributes, kEntryJoined); !failed.ok()) {
+      return failed;
+    }
+    // Who dies after this leaves both, and recovery lets go of the parts.
+    const Draft::Part& own = draft->parts_.back();
+    auto info = in.publish_own(*own.segment, own.entry_offset, key);
+    if (!info.ok()) return info;
+    for (const ManifestExtent& extent : extents) {
+      if (auto segment = in.segment_at(extent.segment)) segment->live_bytes += extent.bytes;
+    }
+    for (size_t i = 0; i < parts.size(); ++i) {
+      in.index->remove(hash_key(parts[i]), [&](SlotRef ref) { return in.key_equals(ref, parts[i]); });
+      in.note_change(refs[i], false);
+      if (!in.watchers.empty()) {
+        auto gone = in.info_of(refs[i]);
+        if (gone.ok()) in.tell_watchers(true, parts[i], *gone);
+      }
+      in.release(refs[i], Impl::Fate::kJoined);
+    }
+    in.note_joined(extents, key);
+    --own.segment->drafts;
+    draft->parts_.clear();
+    return info;
+  };
+  auto joined = join();
+  if (!joined.ok()) in.drop_parts(*draft);
+  lock.unlock();
+  return joined;
 }
 
 }  // namespace millrace

@@ -16,7 +16,8 @@ void Namespace::Impl::settle_order() {
   order_log.clear();
 }
 
-Result<ListPage> Namespace::list(std::string_view prefix, std::string_view start_after, uint32_t limit) {
+Result<ListPage> Namespace::list(std::string_view prefix, std::string_view start_after, uint32_t limit,
+                                 ListOptions options) {
   Impl& in = *impl_;
   if (prefix.size() > limits::kKeyBytesMax || start_after.size() > limits::kKeyBytesMax) {
     return Status(Code::kKeyTooLong, "a prefix or start-after is at most as long as a key");
@@ -40,18 +41,22 @@ Result<ListPage> Namespace::list(std::string_view prefix, std::string_view start
 
   ListPage page;
   // The least key after `start_after` is `start_after` with a zero byte.
+  const bool hidden = options.hidden || is_hidden(prefix);
   const std::string after = start_after.empty() ? std::string() : std::string(start_after) + '\0';
   in.ordered.scan(std::max<std::string_view>(prefix, after), [&](SlotRef ref) {
     const std::string key(in.key_of(ref));
-    auto info = in.info_of(ref);
+    ListedObject listed{key, {}, {}};
+    auto entry = in.entry_at(ref);
+    auto info = entry.ok() ? in.info_of(ref, *entry, options.attributes ? &listed.attributes : nullptr) : entry.status();
     // Spoilt by its own client after it was sealed: no reason to fail the listing of all others.
     if (key.empty() || !info.ok()) return true;
-    if (!key.starts_with(prefix)) return false;
+    if (!key.starts_with(prefix) || (is_hidden(key) && !hidden)) return false;
     if (page.objects.size() == limit) {
       page.truncated = true;
       return false;
     }
-    page.objects.push_back({key, *info});
+    listed.info = *info;
+    page.objects.push_back(std::move(listed));
     return true;
   });
   return page;

@@ -89,13 +89,15 @@ Result<ObjectInfo> Namespace::Impl::info_of(SlotRef ref) const {
   return info_of(ref, *entry);
 }
 
-Result<ObjectInfo> Namespace::Impl::info_of(SlotRef ref, const Entry& entry) const {
+Result<ObjectInfo> Namespace::Impl::info_of(SlotRef ref, const Entry& entry, std::string* attributes) const {
+  if (attributes != nullptr) attributes->clear();
   ObjectInfo info{entry.payload_bytes, entry.sequence, entry.payload_crc, entry.sealed_unix_s};
   if (entry.kind == EntryKind::kManifest) {
     auto manifest = read_manifest(segments[ref.segment]->data() + entry.payload_offset, entry.payload_bytes);
     if (!manifest.ok()) return manifest.status();
     info.size_bytes = manifest->header.object_bytes;
     info.crc32c = manifest->header.object_crc;
+    if (attributes != nullptr) *attributes = manifest->attributes;
   }
   return info;
 }
@@ -117,11 +119,34 @@ Status Namespace::Impl::check_condition(std::string_view key, const Condition& c
   return Status();
 }
 
-void Namespace::Impl::release(SlotRef ref, bool moved) {
+Result<Namespace::Impl::Described> Namespace::Impl::describe(SlotRef ref) const {
+  auto entry = entry_at(ref);
+  if (!entry.ok()) return entry.status();
+  Described object{{entry->payload_bytes, entry->sequence, entry->payload_crc, entry->sealed_unix_s},
+                   entry->kind == EntryKind::kManifest, entry->joined};
+  if (!object.manifest) {
+    object.extents.push_back({ref.segment, entry->payload_crc, entry->payload_offset, entry->payload_bytes});
+    return object;
+  }
+  auto manifest = read_manifest(segments[ref.segment]->data() + entry->payload_offset, entry->payload_bytes);
+  if (!manifest.ok()) return manifest.status();
+  object.info.size_bytes = manifest->header.object_bytes;
+  object.info.crc32c = manifest->header.object_crc;
+  object.extents.assign(manifest->extents, manifest->extents + manifest->header.extents);
+  object.attributes = manifest->attributes;
+  return object;
+}
+
+void Namespace::Impl::note_joined(const std::vector<ManifestExtent>& extents, std::string_view key) {
+  const auto owner = std::make_shared<const std::string>(key);
+  for (const ManifestExtent& extent : extents) joined.insert_or_assign({extent.segment, extent.offset}, owner);
+}
+
+void Namespace::Impl::release(SlotRef ref, Fate fate) {
   auto segment = segment_at(ref.segment);
   auto entry = entry_at(ref);
   if (!segment || !entry.ok()) return;  // spoilt by its own client: nothing to account
-  if (!moved && !partitions.empty()) partitions.erase(std::string(entry->key));
+  if (fate != Fate::kMoved && !partitions.empty()) partitions.erase(std::string(entry->key));
   auto forget = [this](const std::shared_ptr<Segment>& of, uint64_t bytes) {
     of->live_bytes -= std::min(of->live_bytes, bytes);
     retire_if_dead(of);
@@ -133,12 +158,15 @@ void Namespace::Impl::release(SlotRef ref, bool moved) {
       for (uint32_t i = 0; i < manifest->header.extents; ++i) {
         const ManifestExtent extent = manifest->extents[i];
         if (auto part = segment_at(extent.segment)) forget(part, extent.bytes);
+        if (entry->joined) joined.erase({extent.segment, extent.offset});
       }
     }
   } else {
     object_bytes -= std::min(object_bytes, entry->payload_bytes);
   }
-  mark_dead(segment->data(), ref.entry_offset);
+  // Bytes that live on stay those of a sealed entry: so they are found.
+  const bool lives_on = fate == Fate::kJoined && entry->kind == EntryKind::kObject && entry->payload_bytes > 0;
+  if (!lives_on) mark_dead(segment->data(), ref.entry_offset);
   forget(segment, entry->end - ref.entry_offset);
 }
 
@@ -170,19 +198,22 @@ Result<ObjectInfo> Namespace::Impl::publish(Segment& segment, uint64_t entry_off
 
 void Namespace::Impl::tell_watchers(bool deleted, std::string_view key, const ObjectInfo& info) {
   for (const auto& [watcher_id, watcher] : watchers) {
+    if (is_hidden(key) && !is_hidden(watcher.prefix)) continue;
     if (key.starts_with(watcher.prefix)) watcher.callback(WatchedEvent{deleted, std::string(key), info});
   }
 }
 
 // --- reading
 
-Result<ObjectInfo> Namespace::head(std::string_view key) {
+Result<ObjectInfo> Namespace::head(std::string_view key, std::string* attributes) {
   if (Status bad = check_key(key); !bad.ok()) return bad;
   std::lock_guard lock(impl_->mutex);
   if (impl_->dropped) return impl_->gone();
   const auto ref = impl_->find(key);
   if (!ref) return not_found(key);
-  return impl_->info_of(*ref);
+  auto entry = impl_->entry_at(*ref);
+  if (!entry.ok()) return entry.status();
+  return impl_->info_of(*ref, *entry, attributes);
 }
 
 Result<ObjectView> Namespace::get(std::string_view key, uint64_t offset, uint64_t length) {
@@ -203,7 +234,7 @@ Status Namespace::get(std::string_view key, uint64_t offset, uint64_t length, Ob
   // One look at the entry serves for its size and its place: its client may change it between two.
   auto entry = impl_->entry_at(*ref);
   if (!entry.ok()) return entry.status();
-  auto info = impl_->info_of(*ref, *entry);
+  auto info = impl_->info_of(*ref, *entry, &view->attributes);
   if (!info.ok()) return info.status();
   const uint64_t size = info->size_bytes;
   if (offset > size || length > size - offset) {
@@ -282,9 +313,12 @@ Result<ObjectInfo> Namespace::put(std::string_view key, ConstSpan bytes, Conditi
   return commit(std::move(*draft), condition, &crcs);
 }
 
-Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition) {
+Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition,
+                                   std::optional<std::string_view> attributes) {
   auto view = get(from);
   if (!view.ok()) return view.status();
+  const std::string of_source = attributes ? std::string() : std::move(view->attributes);
+  const std::string_view with = attributes ? *attributes : of_source;
   auto draft = to_namespace.begin(to);
   if (!draft.ok()) return draft.status();
   draft->expect(view->info.size_bytes);
@@ -292,12 +326,12 @@ Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespac
   if (view->in_files()) {
     const auto append = [&](ConstSpan bytes) { return draft->append(bytes); };
     if (Status failed = read_all(impl_->node->reader, std::move(*view), from, append); !failed.ok()) return failed;
-    return to_namespace.commit(std::move(*draft), condition, nullptr, crc);
+    return to_namespace.commit(std::move(*draft), condition, nullptr, crc, with);
   }
   for (const ConstSpan& span : view->spans) {
     if (Status failed = draft->append(span); !failed.ok()) return failed;
   }
-  auto copied = to_namespace.commit(std::move(*draft), condition, nullptr, crc);
+  auto copied = to_namespace.commit(std::move(*draft), condition, nullptr, crc, with);
   if (copied.code() == Code::kChecksumMismatch) return damaged(*view, from);
   return copied;
 }
@@ -389,6 +423,7 @@ Result<ObjectInfo> Namespace::Impl::seal_entry(SessionId session_id, const Names
   auto entry = entry_at({record.segment, entry_offset}, true);
   if (!entry.ok()) return entry.status();
   if (entry->state != EntryState::kWriting) return Status(Code::kInvalidArgument, "this entry was sealed before");
+  if (entry->joined) return Status(Code::kInvalidArgument, "objects are joined by the daemon alone");
   const auto taken = [] {
     return Status(Code::kInvalidArgument, "these bytes are sealed already, or lie before the grant");
   };

@@ -25,7 +25,12 @@ uint64_t unix_ms();
 
 // What all namespaces of a node share. Outlives them: each holds it.
 struct NodeShared {
-  explicit NodeShared(Store::Options options) : options(options), tier(options.dram), nvme(options.nvme) {}
+  explicit NodeShared(Store::Options options)
+      : options(options),
+        tier(options.dram),
+        nvme(options.nvme),
+        // More than one round of demotion frees, so that what is promoted next finds its memory touched.
+        recycler(std::max(options.dram.limit_bytes / 4, 512 * MiB)) {}
   const Store::Options options;
   DramTier tier;
   NvmeTier nvme;
@@ -107,21 +112,36 @@ struct Namespace::Impl {
   Result<Entry> entry_at(SlotRef ref, bool verify_header = false) const;
   std::optional<SlotRef> find(std::string_view key) const;
   Result<ObjectInfo> info_of(SlotRef ref) const;
-  Result<ObjectInfo> info_of(SlotRef ref, const Entry& entry) const;
+  Result<ObjectInfo> info_of(SlotRef ref, const Entry& entry, std::string* attributes = nullptr) const;
   Status check_condition(std::string_view key, const Condition& condition) const;
   // Makes the entry visible under its key and lets go of what was there.
   Result<ObjectInfo> publish(Segment& segment, uint64_t entry_offset, const Entry& entry, std::string_view key);
   Result<ObjectInfo> publish_own(Segment& segment, uint64_t entry_offset, std::string_view key);
-  // Lets go of the entry's bytes. `moved`: the object lives on elsewhere, and so does what is known of its key.
-  void release(SlotRef ref, bool moved = false);
+  // Lets go of the entry and its bytes. kMoved: the object lives on elsewhere, and so does what is known of its key.
+  // kJoined: its bytes live on where they are, as another object's.
+  enum class Fate { kGone, kMoved, kJoined };
+  void release(SlotRef ref, Fate fate = Fate::kGone);
+  // Where an object lies, checked as far as its entry and its manifest tell.
+  struct Described {
+    ObjectInfo info;
+    bool manifest = false;
+    bool joined = false;
+    std::vector<ManifestExtent> extents;
+    std::string attributes;
+  };
+  Result<Described> describe(SlotRef ref) const;
+  // Whose bytes those of a joined object are, for relocation to find it by them.
+  void note_joined(const std::vector<ManifestExtent>& extents, std::string_view key);
   Result<ObjectInfo> seal_entry(SessionId session, const Namespace::SealRecord& record, const Condition& condition);
   void seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry);
   Status take_part(Draft& draft, uint64_t capacity_bytes);
   void drop_parts(Draft& draft);
+  Status take_manifest(Draft& draft, uint32_t object_crc, const std::vector<ManifestExtent>& extents,
+                       std::string_view attributes, uint8_t flags);
 
   // --- relocation (lock held; see relocate.h)
-  // A segment in memory with room for an entry of `bytes`, for what relocation writes; `own`: of its own.
-  Result<std::shared_ptr<Segment>> relocation_segment(uint64_t bytes, bool kept, bool own);
+  // A segment in memory with room for an entry of `bytes`, for what relocation writes.
+  Result<std::shared_ptr<Segment>> relocation_segment(uint64_t bytes, bool kept);
 
   // --- listing (lock held)
   void note_change(SlotRef ref, bool put) {
@@ -180,6 +200,8 @@ struct Namespace::Impl {
     uint64_t payload_offset;
     auto operator<=>(const PartKey&) const = default;
   };
+  // All extents of the objects whose manifests are flagged as joined, to the objects' keys.
+  std::map<PartKey, std::shared_ptr<const std::string>> joined;
   struct Session {
     std::vector<uint32_t> granted;
     uint64_t wanted_bytes = limits::kSegmentBytesMin;  // of the next grant; grows with what is written

@@ -59,6 +59,8 @@ Status fill_index(Namespace::Impl& in, const Remains& remains) {
       const SlotRef ref{segment.number, object.entry_offset};
       auto before = in.index->put(object.hash, ref, [&](SlotRef other) { return in.key_equals(other, in.key_of(ref)); });
       if (!before.ok()) return before.status();
+      if (!object.joined) continue;
+      if (auto described = in.describe(ref); described.ok()) in.note_joined(described->extents, in.key_of(ref));
     }
   }
   return Status();

@@ -1,5 +1,5 @@
-// Memory of freed segments, kept for its own namespace: touched pages are dear. Given up at once when the tier
-// is short. Memory never moves from one namespace to another here.
+// Memory of freed segments, kept for its own namespace: touched pages are dear. Given up when the tier is short. Memory
+// never moves from one namespace to another here.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -15,13 +15,14 @@ namespace millrace {
 
 class Recycler {
  public:
-  static constexpr uint64_t kKeptBytesMax = 512 * MiB;  // a namespace
+  // `kept_bytes_max`: of a namespace.
+  explicit Recycler(uint64_t kept_bytes_max) : kept_bytes_max_(kept_bytes_max) {}
 
   // Whether it was kept.
   bool put(uint64_t owner, std::shared_ptr<SharedMemory> memory) {
     std::lock_guard lock(mutex_);
     Kept& kept = kept_[owner];
-    if (kept.bytes + memory->bytes() > kKeptBytesMax) return false;
+    if (kept.bytes + memory->bytes() > kept_bytes_max_) return false;
     kept.bytes += memory->bytes();
     bytes_ += memory->bytes();
     kept.memory.push_back(std::move(memory));
@@ -58,15 +59,21 @@ class Recycler {
   // What is kept in all.
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
-  // Gives everything back to the kernel. Whether there was anything.
-  bool clear() {
-    std::map<uint64_t, Kept> gone;
-    {
-      std::lock_guard lock(mutex_);
-      gone.swap(kept_);
-      bytes_ = 0;
+  // Gives at least `bytes` back to the kernel where it has them. Whether it had anything.
+  bool give_up(uint64_t bytes) {
+    std::vector<std::shared_ptr<SharedMemory>> gone;  // unmapped after the lock
+    std::lock_guard lock(mutex_);
+    uint64_t freed = 0;
+    for (auto& [owner, kept] : kept_) {
+      while (freed < bytes && !kept.memory.empty()) {
+        freed += kept.memory.back()->bytes();
+        kept.bytes -= kept.memory.back()->bytes();
+        gone.push_back(std::move(kept.memory.back()));
+        kept.memory.pop_back();
+      }
     }
-    return !gone.empty();
+    bytes_ -= freed;
+    return freed > 0;
   }
 
  private:
@@ -74,6 +81,7 @@ class Recycler {
     uint64_t bytes = 0;
     std::vector<std::shared_ptr<SharedMemory>> memory;
   };
+  const uint64_t kept_bytes_max_;
   std::mutex mutex_;
   std::atomic<uint64_t> bytes_{0};
   std::map<uint64_t, Kept> kept_;

@@ -20,7 +20,10 @@ struct Move {
   uint64_t size_bytes;
   uint32_t crc;
   bool manifest;                // lies in parts now
+  bool joined;                  // and some of them may bear other keys
+  std::string attributes;
   bool whole = false;           // becomes one entry in memory
+  bool stays = false;           // is too small for a file: its parts stay in memory
   bool damaged = false;
   std::vector<ManifestExtent> extents;
   std::vector<bool> moves;      // by extent: it lies in a victim
@@ -30,7 +33,6 @@ namespace {
 
 constexpr size_t kEntriesPerLock = 512;          // collected or published before others get the lock
 constexpr uint64_t kCopiedBytesPerLock = 4 * MiB;
-constexpr uint64_t kOwnSegmentBytesMin = 8 * MiB;  // an entry so large gets a segment of its own in memory
 constexpr uint64_t kPromotedBytesMax = limits::kSegmentBytesDefault;
 
 // A stretch of an object that is copied.
@@ -56,19 +58,12 @@ struct Source {
 // --- with the lock held
 
 Result<Move> describe(Namespace::Impl& in, const std::string& key, SlotRef ref) {
-  auto entry = in.entry_at(ref);
-  if (!entry.ok()) return entry.status();
-  Move move{key, ref, entry->sequence, entry->sealed_unix_s, entry->payload_bytes, entry->payload_crc,
-            entry->kind == EntryKind::kManifest};
-  if (!move.manifest) {
-    move.extents.push_back({ref.segment, entry->payload_crc, entry->payload_offset, entry->payload_bytes});
-    return move;
-  }
-  auto manifest = read_manifest(in.segments[ref.segment]->data() + entry->payload_offset, entry->payload_bytes);
-  if (!manifest.ok()) return manifest.status();
-  move.size_bytes = manifest->header.object_bytes;
-  move.crc = manifest->header.object_crc;
-  move.extents.assign(manifest->extents, manifest->extents + manifest->header.extents);
+  auto object = in.describe(ref);
+  if (!object.ok()) return object.status();
+  const ObjectInfo& info = object->info;
+  Move move{key, ref, info.sequence, info.sealed_unix_s, info.size_bytes, info.crc32c, object->manifest, object->joined};
+  move.attributes = std::move(object->attributes);
+  move.extents = std::move(object->extents);
   return move;
 }
 
@@ -88,7 +83,7 @@ struct Room {
 // What must stay in memory goes to one segment, what may go down again to another.
 Result<Room> take_room(Namespace::Impl& in, size_t key_bytes, uint64_t payload_bytes, bool kept) {
   const uint64_t most = entry_bytes_max(key_bytes, payload_bytes);
-  auto segment = in.relocation_segment(most, kept, most >= kOwnSegmentBytesMin);
+  auto segment = in.relocation_segment(most, kept);
   if (!segment.ok()) return segment.status();
   const uint64_t entry_offset = (*segment)->write_end;
   const EntryShape shape = shape_entry(entry_offset, key_bytes, payload_bytes);
@@ -110,8 +105,22 @@ Status publish_entry(Namespace::Impl& in, const Move& move, const Room& room, bo
   }
   in.object_bytes += move.size_bytes;
   in.note_change(ref, true);
-  in.release(move.ref, true);
+  in.release(move.ref, Namespace::Impl::Fate::kMoved);
+  if (lists_extents && move.joined) in.note_joined(move.extents, move.key);
   return Status();
+}
+
+// Takes room for the object's manifest, writes it and makes it the object's.
+Status publish_manifest(Namespace::Impl& in, const Move& move) {
+  const uint64_t bytes = manifest_bytes(move.extents.size(), move.attributes.size());
+  auto room = take_room(in, move.key.size(), bytes, true);
+  if (!room.ok()) return room.status();
+  const ManifestHeader header{move.size_bytes, move.crc, static_cast<uint32_t>(move.extents.size())};
+  const uint32_t crc = write_manifest(room->segment->data() + room->shape.payload_offset, header, move.extents.data(),
+                                      move.attributes);
+  write_entry_header(room->segment->data(), room->entry_offset, EntryKind::kManifest, move.key, bytes, crc, 0,
+                     move.joined ? kEntryJoined : 0);
+  return publish_entry(in, move, *room, true);
 }
 
 // --- a relocation
@@ -125,14 +134,13 @@ class Relocation {
  private:
   Status collect(const Source& source);
   void collect_entry(const Source& source, const Entry& entry, uint64_t entry_offset);
+  bool collect_part(const Source& source, uint64_t payload_offset, const std::string& key);
   void add(const std::string& key, SlotRef ref);
   void plan();
   Status copy_to_file();
   Status write_piece(SegmentFileWriter& writer, const Piece& piece, uint8_t* scratch);
   Status publish_manifests();
   Status copy_to_memory();
-
-  Status publish_manifest(Move& move);
 
   Namespace::Impl& in_;
   const RelocateTo to_;
@@ -141,6 +149,7 @@ class Relocation {
   std::vector<Move> moves_;
   std::unordered_set<std::string> collected_;  // keys of `moves_`
   std::vector<Piece> pieces_;
+  std::vector<Piece> small_pieces_;  // go to memory
   std::shared_ptr<Segment> file_;
   uint32_t file_number_ = 0;
   Relocated result_;
@@ -158,21 +167,33 @@ void Relocation::add(const std::string& key, SlotRef ref) {
 }
 
 void Relocation::collect_entry(const Source& source, const Entry& entry, uint64_t entry_offset) {
+  if (!in_.joined.empty() && entry.kind != EntryKind::kManifest) {
+    const auto owner = in_.joined.find({source.segment->number, entry.payload_offset});
+    if (owner != in_.joined.end() && collect_part(source, entry.payload_offset, *owner->second)) return;
+  }
   if (entry.key.empty()) return;  // a part of which nobody can tell whose it is
   const std::string key(entry.key);
-  if (collected_.contains(key)) return;
-  const auto ref = in_.find(key);
-  if (!ref) return;
-  if (entry.kind != EntryKind::kPart) {
-    if (ref->segment == source.segment->number && ref->entry_offset == entry_offset) add(key, *ref);
+  if (entry.kind == EntryKind::kPart) {
+    collect_part(source, entry.payload_offset, key);
     return;
   }
-  // A part lives where the manifest under its key lists it.
+  const auto ref = collected_.contains(key) ? std::nullopt : in_.find(key);
+  if (ref && ref->segment == source.segment->number && ref->entry_offset == entry_offset) add(key, *ref);
+}
+
+// A part lives where a manifest lists it. Whether that of `key` does.
+bool Relocation::collect_part(const Source& source, uint64_t payload_offset, const std::string& key) {
+  if (collected_.contains(key)) return true;
+  const auto ref = in_.find(key);
+  if (!ref) return false;
   auto owner = describe(in_, key, *ref);
-  if (!owner.ok() || !owner->manifest) return;
+  if (!owner.ok() || !owner->manifest) return false;
   for (const ManifestExtent& extent : owner->extents) {
-    if (extent.segment == source.segment->number && extent.offset == entry.payload_offset) return add(key, *ref);
+    if (extent.segment != source.segment->number || extent.offset != payload_offset) continue;
+    add(key, *ref);
+    return true;
   }
+  return false;
 }
 
 Status Relocation::collect(const Source& source) {
@@ -207,11 +228,14 @@ void Relocation::plan() {
     const bool all_move = std::all_of(move.moves.begin(), move.moves.end(), [](bool moves) { return moves; });
     move.whole = to_ == RelocateTo::kMemory ? !move.manifest : !move.manifest && move.size_bytes < kDemotedBytesMin;
     if (move.whole) continue;
+    move.stays = to_ == RelocateTo::kFile && move.size_bytes < kDemotedBytesMin;
+    // What moves gets entries that bear its key.
+    move.joined = move.joined && !all_move;
     auto parted = in_.partitions.find(move.key);
-    if (to_ == RelocateTo::kMemory || !all_move || parted == in_.partitions.end() ||
+    if (to_ == RelocateTo::kMemory || move.stays || !all_move || parted == in_.partitions.end() ||
         parted->second.offsets.back() != move.size_bytes) {
       for (size_t e = 0; e < move.extents.size(); ++e) {
-        if (move.moves[e]) pieces_.push_back({m, e, true});
+        if (move.moves[e]) (move.stays ? small_pieces_ : pieces_).push_back({m, e, true});
       }
       continue;
     }
@@ -303,7 +327,7 @@ Status Relocation::copy_to_file() {
     if (Status failed = write_piece(**writer, piece, scratch.data()); !failed.ok()) return failed;
   }
   for (Move& move : moves_) {
-    if (move.whole || move.damaged || move.extents.empty()) continue;
+    if (move.whole || move.stays || move.damaged || move.extents.empty()) continue;
     // What was cut was summed piece by piece: the whole must still be what was sealed.
     uint32_t crc = 0;
     for (const ManifestExtent& extent : move.extents) crc = crc32c_combine(crc, extent.crc, extent.bytes);
@@ -316,22 +340,6 @@ Status Relocation::copy_to_file() {
 }
 
 // --- publish
-
-Status Relocation::publish_manifest(Move& move) {
-  const uint64_t bytes = sizeof(ManifestHeader) + move.extents.size() * sizeof(ManifestExtent);
-  auto room = take_room(in_, move.key.size(), bytes, true);
-  if (!room.ok()) return room.status();
-  uint8_t* payload = room->segment->data() + room->shape.payload_offset;
-  const ManifestHeader header{move.size_bytes, move.crc, static_cast<uint32_t>(move.extents.size())};
-  std::memcpy(payload, &header, sizeof(header));
-  if (!move.extents.empty()) {
-    std::memcpy(payload + sizeof(header), move.extents.data(), move.extents.size() * sizeof(ManifestExtent));
-  }
-  write_entry_header(room->segment->data(), room->entry_offset, EntryKind::kManifest, move.key, bytes,
-                     crc32c(0, payload, bytes));
-  ++result_.objects;
-  return publish_entry(in_, move, *room, true);
-}
 
 Status Relocation::publish_manifests() {
   size_t next = 0;
@@ -350,7 +358,8 @@ Status Relocation::publish_manifests() {
       for (const ManifestExtent& extent : move.extents) {
         if (extent.segment == file_number_) result_.bytes += extent.bytes;
       }
-      status = publish_manifest(move);
+      ++result_.objects;
+      status = publish_manifest(in_, move);
     }
   }
   std::lock_guard lock(in_.mutex);
@@ -378,6 +387,7 @@ Status Relocation::copy_to_memory() {
   if (to_ == RelocateTo::kMemory) {
     for (const Piece& piece : pieces_) wanted.emplace_back(piece.move, piece.extent);
   }
+  for (const Piece& piece : small_pieces_) wanted.emplace_back(piece.move, piece.extent);
   std::vector<std::shared_ptr<Segment>> filled;  // with parts whose manifests are not published yet
   Status status;
   for (size_t next = 0; next < wanted.size() && status.ok();) {
@@ -393,7 +403,8 @@ Status Relocation::copy_to_memory() {
           ++next;
           continue;
         }
-        const bool kept = move.whole && in_.node->nvme.enabled() && move.size_bytes < kDemotedBytesMin;
+        const bool small = in_.node->nvme.enabled() && move.size_bytes < kDemotedBytesMin;
+        const bool kept = small && (move.whole || move.stays);
         auto room = take_room(in_, move.key.size(), move.extents[e].bytes, kept);
         if (!room.ok()) {
           status = room.status();
@@ -448,21 +459,18 @@ Status Relocation::copy_to_memory() {
       in_.retire_if_dead(copy.room.segment);
     }
   }
-  if (to_ == RelocateTo::kMemory) {
-    if (!status.ok()) {
-      // Parts that were not copied keep their objects where they are.
-      for (const Piece& piece : pieces_) {
-        const ManifestExtent& extent = moves_[piece.move].extents[piece.extent];
-        if (source_of_.contains(extent.segment)) moves_[piece.move].damaged = true;
-      }
+  if (!status.ok()) {
+    // Parts that were not copied keep their objects where they are.
+    for (const auto& [m, e] : wanted) {
+      if (source_of_.contains(moves_[m].extents[e].segment)) moves_[m].damaged = true;
     }
-    Status published = publish_manifests();
-    if (status.ok()) status = published;
-    std::lock_guard lock(in_.mutex);
-    for (const auto& segment : filled) {
-      --segment->drafts;
-      if (!in_.dropped) in_.retire_if_dead(segment);
-    }
+  }
+  Status published = publish_manifests();
+  if (status.ok()) status = published;
+  std::lock_guard lock(in_.mutex);
+  for (const auto& segment : filled) {
+    --segment->drafts;
+    if (!in_.dropped) in_.retire_if_dead(segment);
   }
   return status;
 }
@@ -496,7 +504,6 @@ Relocated Relocation::run(const std::vector<std::shared_ptr<Segment>>& victims) 
     plan();
     if (to_ == RelocateTo::kFile) status = copy_to_file();
     if (status.ok()) status = copy_to_memory();
-    if (status.ok() && to_ == RelocateTo::kFile) status = publish_manifests();
   }
   result_.status = status;
   std::lock_guard lock(in_.mutex);
@@ -586,13 +593,22 @@ Result<bool> Promotion::finish() {
     status = Status(Code::kCorrupt, "the object under '" + key_ + "' is damaged in segment " +
                                         std::to_string(move_->extents.front().segment));
   }
+  const bool part = !move_->attributes.empty();  // they need a manifest
   if (status.ok()) {
-    write_entry_header(segment->data(), (*room)->entry_offset, EntryKind::kObject, key_, move_->size_bytes, move_->crc);
+    write_entry_header(segment->data(), (*room)->entry_offset, part ? EntryKind::kPart : EntryKind::kObject, key_,
+                       move_->size_bytes, move_->crc);
   }
   std::lock_guard lock(in_.mutex);
   bool moved = false;
   if (status.ok() && unchanged(in_, *move_)) {
-    status = publish_entry(in_, *move_, **room, false);
+    if (part) {
+      mark_sealed(segment->data(), (*room)->entry_offset, move_->sequence, move_->sealed_unix_s);
+      move_->extents = {{segment->number, move_->crc, (*room)->shape.payload_offset, move_->size_bytes}};
+      move_->joined = false;
+      status = publish_manifest(in_, *move_);
+    } else {
+      status = publish_entry(in_, *move_, **room, false);
+    }
     moved = status.ok();
     if (moved) in_.promoted_bytes += move_->size_bytes;
   }
@@ -603,17 +619,16 @@ Result<bool> Promotion::finish() {
   return moved;
 }
 
-Result<std::shared_ptr<Segment>> Namespace::Impl::relocation_segment(uint64_t bytes, bool kept, bool own) {
+Result<std::shared_ptr<Segment>> Namespace::Impl::relocation_segment(uint64_t bytes, bool kept) {
   std::shared_ptr<Segment>& current = kept ? keep : moved;
-  if (!own && current && current->room() >= bytes) return current;
+  if (current && current->room() >= bytes) return current;
   // Small against what lives: its rest counts against nobody but the namespace.
   const uint64_t share = std::max(std::bit_floor(object_bytes / 8), limits::kSegmentBytesMin);
-  auto segment = new_segment(bytes, own ? bytes : std::min(relocation_wanted_bytes, share),
+  auto segment = new_segment(bytes, std::min(relocation_wanted_bytes, share),
                              kept ? RoomFor::kDemotion : RoomFor::kCleaning);
   if (!segment.ok()) return segment;
   (*segment)->kept = kept;
-  if (own) return segment;  // nobody else writes to its rest
-  relocation_wanted_bytes = std::min(relocation_wanted_bytes * 2, limits::kSegmentBytesDefault);
+  relocation_wanted_bytes = std::min(std::max(relocation_wanted_bytes, (*segment)->bytes()) * 2, limits::kSegmentBytesDefault);
   if (current) {
     auto before = std::move(current);
     before->end_grant();

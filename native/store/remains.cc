@@ -12,6 +12,7 @@
 #include <optional>
 #include <system_error>
 #include <thread>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/hash.h"
@@ -151,6 +152,8 @@ class Reading {
   Status check_header(const uint8_t* bytes, uint64_t file_bytes, const Found& found);
   void read_entries(Found& found);
   void drop_duplicates();
+  void drop_joined();
+  void drop_marked();
   bool extents_hold(Found& found, const Remains::Object& object, std::vector<ManifestExtent>* extents);
   void account();
   template <class Run>
@@ -253,7 +256,7 @@ void Reading::read_entries(Found& found) {
     }
     --found.torn;
     taken_end = entry->end;
-    found.segment.objects.push_back({hash, offset, entry->end, size, entry->sequence, manifest});
+    found.segment.objects.push_back({hash, offset, entry->end, size, entry->sequence, manifest, entry->joined});
   }
   found.words = {};
 }
@@ -291,8 +294,58 @@ void Reading::drop_duplicates() {
     }
   }
   for (const Named* named : older) named->found->segment.objects[named->object].end = 0;
+  if (!older.empty()) drop_marked();
+}
+
+// Objects whose bytes a younger joined object has.
+void Reading::drop_joined() {
+  struct Claim {
+    uint32_t segment;
+    uint64_t offset;
+    uint64_t sequence;
+    bool operator<(const Claim& other) const {
+      return std::tie(segment, offset, sequence) < std::tie(other.segment, other.offset, other.sequence);
+    }
+  };
+  std::vector<Claim> claims;
+  std::vector<ManifestExtent> extents;
   for (Found& found : found_) {
-    if (older.empty()) break;
+    for (uint32_t i : found.manifests) {
+      const Remains::Object& object = found.segment.objects[i];
+      if (!object.joined || !extents_hold(found, object, &extents)) continue;
+      for (const ManifestExtent& extent : extents) claims.push_back({extent.segment, extent.offset, object.sequence});
+    }
+  }
+  if (claims.empty()) return;
+  std::sort(claims.begin(), claims.end());
+  // The first claim above what is looked for is that of a younger object, or of other bytes.
+  const auto claimed = [&](uint32_t segment, uint64_t offset, uint64_t sequence) {
+    const auto claim = std::upper_bound(claims.begin(), claims.end(), Claim{segment, offset, sequence});
+    return claim != claims.end() && claim->segment == segment && claim->offset == offset;
+  };
+  bool any = false;
+  for (Found& found : found_) {
+    for (Remains::Object& object : found.segment.objects) {
+      bool gone = false;
+      if (object.manifest) {
+        gone = extents_hold(found, object, &extents) && std::any_of(extents.begin(), extents.end(), [&](const auto& extent) {
+          return claimed(extent.segment, extent.offset, object.sequence);
+        });
+      } else {
+        const SharedMemory& memory = *found.segment.memory;
+        auto entry = read_entry(memory.data(), memory.bytes(), object.entry_offset, false);
+        gone = entry.ok() && claimed(found.segment.number, entry->payload_offset, object.sequence);
+      }
+      if (gone) object.end = 0;
+      any |= gone;
+    }
+  }
+  if (any) drop_marked();
+}
+
+// Objects that were given no end.
+void Reading::drop_marked() {
+  for (Found& found : found_) {
     std::erase_if(found.segment.objects, [](const Remains::Object& object) { return object.end == 0; });
     found.manifests.clear();
     for (size_t i = 0; i < found.segment.objects.size(); ++i) {
@@ -309,7 +362,7 @@ bool Reading::extents_hold(Found& found, const Remains::Object& object, std::vec
   auto manifest = read_manifest(memory.data() + entry->payload_offset, entry->payload_bytes);
   if (!manifest.ok()) return false;
   extents->resize(manifest->header.extents);
-  std::memcpy(extents->data(), manifest->extents, extents->size() * sizeof(ManifestExtent));
+  if (!extents->empty()) std::memcpy(extents->data(), manifest->extents, extents->size() * sizeof(ManifestExtent));
   return std::all_of(extents->begin(), extents->end(), [&](const ManifestExtent& extent) {
     Found* part = at(extent.segment);
     if (part == nullptr || !open(*part)) return false;
@@ -398,6 +451,7 @@ Result<Remains> Reading::run() {
   }
   for_each_found(words, [&](Found& found) { read_entries(found); });
   drop_duplicates();
+  drop_joined();
   account();
   for (Found& found : found_) {
     if (!found.segment.memory && !found.segment.file) continue;
@@ -432,7 +486,7 @@ uint64_t find_part_entry(const uint8_t* segment, uint64_t segment_bytes, uint64_
     std::memcpy(&offset_field, segment + entry_offset + offsetof(EntryHeader, payload_offset), sizeof(offset_field));
     if (magic != kEntryMagic || offset_field != back) continue;
     auto entry = read_entry(segment, segment_bytes, entry_offset, true);
-    if (entry.ok() && entry->kind == EntryKind::kPart && entry->payload_bytes == payload_bytes) return entry_offset;
+    if (entry.ok() && entry->kind != EntryKind::kManifest && entry->payload_bytes == payload_bytes) return entry_offset;
   }
   return 0;
 }

@@ -3,7 +3,8 @@
 //
 // The index is the truth: an object lives if a table that the index's directory shows names its entry, and the
 // entry's header holds. That is so at whatever instruction the writer died. While a table was split, the old one and
-// the new ones together name every entry. Payloads are not read.
+// the new ones together name every entry. Payloads are not read. Who died in the middle of a join left the joined object
+// and some of what it was made of: then the join counts as done.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -28,6 +29,7 @@ struct Remains {
     uint64_t size_bytes;
     uint64_t sequence;
     bool manifest;
+    bool joined;
   };
   struct Segment {
     uint32_t number = 0;
@@ -73,7 +75,8 @@ inline constexpr const char* kIndexFileName = "index";
 // `name`, where given, is what the segments' headers have to say.
 Result<Remains> read_remains(const RemainsPlaces& places, const Token& token, std::string_view name);
 
-// Where in `segment` the entry of the part begins whose payload is at `payload_offset`; 0 where there is none.
+// Where in `segment` the entry of the part, or of the object that became one, begins whose payload is at
+// `payload_offset`; 0 where there is none.
 uint64_t find_part_entry(const uint8_t* segment, uint64_t segment_bytes, uint64_t payload_offset, uint64_t payload_bytes);
 
 }  // namespace millrace

@@ -37,7 +37,7 @@ uint32_t damaged_segment(FileReader& reader, const ObjectView& view, std::string
 
 Result<ScrubPage> scrub(Namespace& ns, FileReader& reader, std::string_view start_after, uint32_t limit,
                         const std::atomic<bool>& stop) {
-  auto listed = ns.list("", start_after, limit);
+  auto listed = ns.list("", start_after, limit, {.hidden = true});
   if (!listed.ok()) return listed.status();
   ScrubPage page;
   page.more = listed->truncated;

@@ -80,6 +80,10 @@ Status Namespace::Impl::check_limits(uint64_t bytes) {
 Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes_min, uint64_t bytes_wanted,
                                                                   RoomFor purpose) {
   const bool writers = purpose == RoomFor::kWriters;
+  // The last segment is the way down's, or nothing that is moved would make room for more.
+  uint64_t most = ~uint64_t{0};
+  if (writers) most = node->dram_for_writers();
+  else if (purpose == RoomFor::kCleaning && node->nvme.enabled()) most = node->options.dram.limit_bytes - limits::kSegmentBytesMin;
   const uint64_t share = node->segment_share();
   // Down to the smallest that serves, where the node or the namespace is short of room.
   enum class Full { kNamespace, kReserve, kTier } full = Full::kTier;
@@ -90,18 +94,18 @@ Result<std::shared_ptr<SharedMemory>> Namespace::Impl::new_memory(uint64_t bytes
       full = Full::kNamespace;
       continue;
     }
-    // What is kept does not count against the limit until it is a segment again.
-    if (auto memory = node->recycler.take(id, bytes, bytes)) return memory;
-    if (const uint64_t in_use = node->dram_in_use(); writers && in_use + bytes > node->dram_for_writers()) {
-      node->short_bytes = bytes;
+    // What is kept does not count against the limit until it is a segment again, and then it does.
+    if (const uint64_t in_use = node->dram_in_use(); in_use + bytes > most) {
+      if (writers) node->short_bytes = bytes;
       refused = Status(Code::kResourceExhausted, "dram is full: " + std::to_string(in_use) + " of " +
                                                      std::to_string(node->options.dram.limit_bytes) +
                                                      " bytes are in use (--dram)");
       full = Full::kReserve;
       continue;
     }
+    if (auto memory = node->recycler.take(id, bytes, bytes)) return memory;
     auto memory = node->tier.allocate(bytes);
-    for (const auto& free_more : {std::function<void()>([this] { node->recycler.clear(); }), node->reclaim}) {
+    for (const auto& free_more : {std::function<void()>([this, bytes] { node->recycler.give_up(bytes); }), node->reclaim}) {
       if (memory.ok() || memory.code() != Code::kResourceExhausted) break;
       free_more();  // or the sweeper has done it meanwhile
       memory = node->tier.allocate(bytes);

@@ -67,6 +67,7 @@ class Store;
 // long as this lives.
 struct ObjectView {
   ObjectInfo info;
+  std::string attributes;
   std::vector<ConstSpan> spans;  // of the range asked for, in order; `data` is null where they lie in a file
   std::vector<std::shared_ptr<Segment>> segments;  // what keeps them; one a span, in the same order, or more
   // Where any of them lie in files: one an entry of `spans`; null and 0 for those in memory. Empty where none does.
@@ -84,7 +85,15 @@ struct ObjectView {
 struct ListedObject {
   std::string key;
   ObjectInfo info;
+  std::string attributes;  // where asked for
 };
+struct ListOptions {
+  bool attributes = false;
+  bool hidden = false;  // keys too that is_hidden() tells, whatever the prefix
+};
+// Keys that start with this byte are hidden: they are listed and told to watchers only where the prefix has it too.
+inline constexpr char kHiddenByte = '\xff';
+inline bool is_hidden(std::string_view key) { return key.starts_with(kHiddenByte); }
 struct ListPage {
   std::vector<ListedObject> objects;
   bool truncated = false;
@@ -161,12 +170,12 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   bool dropped() const;
 
   // --- reading
-  Result<ObjectInfo> head(std::string_view key);
+  Result<ObjectInfo> head(std::string_view key, std::string* attributes = nullptr);
   // Length 0 means to the end; OUT_OF_RANGE where offset + length goes past the object.
   Result<ObjectView> get(std::string_view key, uint64_t offset = 0, uint64_t length = 0);
   // The same into `view`, whose vectors are used again: for small objects allocating them would cost the most.
   Status get(std::string_view key, uint64_t offset, uint64_t length, ObjectView* view);
-  Result<ListPage> list(std::string_view prefix, std::string_view start_after, uint32_t limit);
+  Result<ListPage> list(std::string_view prefix, std::string_view start_after, uint32_t limit, ListOptions options = {});
 
   // --- writing by the daemon, for remote clients
   // An empty draft that grows with `append`.
@@ -175,15 +184,20 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   // is 0). Waits for nobody: RESOURCE_EXHAUSTED where there is no room.
   Result<Draft> begin(std::string_view key, uint64_t size_bytes, std::vector<Span>* spans);
   // Seals the draft. Spans that the caller has filled are summed here unless `crcs` has the CRC32C of each;
-  // CHECKSUM_MISMATCH where the whole does not have the one `expected`.
+  // CHECKSUM_MISMATCH where the whole does not have the one `expected`. `attributes` go wherever the object goes.
   Result<ObjectInfo> commit(Draft&& draft, Condition condition, const std::vector<uint32_t>* crcs = nullptr,
-                            std::optional<uint32_t> expected = std::nullopt);
+                            std::optional<uint32_t> expected = std::nullopt, std::string_view attributes = {});
   // A small object in one call.
   Result<ObjectInfo> put(std::string_view key, ConstSpan bytes, Condition condition);
   // Whether there was one.
   Result<bool> remove(std::string_view key, Condition condition);
-  // Waits for what has to be read from files.
-  Result<ObjectInfo> copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition);
+  // Waits for what has to be read from files. With the source's attributes, where no others are given.
+  Result<ObjectInfo> copy(std::string_view from, Namespace& to_namespace, std::string_view to, Condition condition,
+                          std::optional<std::string_view> attributes = std::nullopt);
+  // Makes one object of the objects `parts`, in that order, without moving a byte: it becomes visible under `key` as
+  // they go. NOT_FOUND where one is missing; whatever fails, nothing has changed.
+  Result<ObjectInfo> join(std::string_view key, const std::vector<std::string>& parts, Condition condition,
+                          std::string_view attributes = {});
 
   // --- same-host sessions
   SessionId begin_session();

@@ -33,6 +33,7 @@ class ViewReader {
   ViewReader& operator=(const ViewReader&) = delete;
 
   const ObjectInfo& info() const { return view_.info; }
+  const std::string& attributes() const { return view_.attributes; }
   uint64_t bytes() const { return bytes_; }  // in all
 
   // Asks for the next piece and returns how many bytes it has; 0 where all were asked for.

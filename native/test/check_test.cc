@@ -1,5 +1,6 @@
 #include "kernels/check.h"
 
+#include "base/crc.h"
 #include "base/crc_polynomial.h"
 #include "test/kernels_support.h"
 

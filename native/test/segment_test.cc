@@ -342,6 +342,29 @@ TEST(Manifest, WrongFieldsAreRefused) {
   EXPECT_FALSE(read_manifest(large.data(), large.size()).ok());
 }
 
+TEST(Manifest, AttributesAreTheRest) {
+  const std::vector<ManifestExtent> extents = {{1, 11, 4160, 100}, {2, 22, 8192, 1 * MiB}};
+  for (const size_t listed : {0u, 2u}) {
+    const ManifestHeader header{listed == 0 ? 0 : 100 + 1 * MiB, 5, static_cast<uint32_t>(listed)};
+    for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, limits::kAttributesBytesMax}) {
+      const std::string attributes(bytes, 'a');
+      std::vector<uint8_t> payload(manifest_bytes(listed, bytes));
+      EXPECT_EQ(write_manifest(payload.data(), header, extents.data(), attributes), crc32c(0, payload.data(), payload.size()));
+      const auto manifest = read_manifest(payload.data(), payload.size());
+      if (payload.size() == sizeof header) {
+        EXPECT_CODE(manifest, Code::kCorrupt) << "an object of nothing is an object entry";
+        continue;
+      }
+      ASSERT_OK(manifest);
+      EXPECT_EQ(manifest->header.object_bytes, header.object_bytes);
+      EXPECT_EQ(manifest->header.extents, listed);
+      EXPECT_EQ(manifest->attributes, attributes);
+      payload.resize(manifest_bytes(listed, limits::kAttributesBytesMax + 1));
+      EXPECT_CODE(read_manifest(payload.data(), payload.size()), Code::kCorrupt);
+    }
+  }
+}
+
 TEST(Manifest, TooManyExtentsAreRefused) {
   std::vector<ManifestExtent> extents(limits::kExtentsMax + 1, ManifestExtent{1, 0, 4160, 1});
   auto payload = make_manifest(extents);

@@ -217,8 +217,10 @@ void DramTier::run() {
   while (!stopping_) {
     uint64_t size = 0;
     for (const auto& [bytes, count] : wanted_) {
-      // A quarter of the tier stays free of single spares, so that what is prepared never stands in the way.
-      if (spares_[bytes].size() < count && usage_->bytes.load() + bytes <= options_.limit_bytes - options_.limit_bytes / 4) {
+      // A part of the tier stays free of spares, so that what is prepared never stands in the way: a quarter, and where
+      // somebody has said how much will be wanted, a sixteenth.
+      const uint64_t left = options_.limit_bytes / (count > 1 ? 16 : 4);
+      if (spares_[bytes].size() < count && usage_->bytes.load() + bytes <= options_.limit_bytes - left) {
         size = bytes;
       }
     }

@@ -587,7 +587,8 @@ bool Connection::Transfer::advance(Connection& connection) {
   }
   if (draft) {
     const uint32_t crc = reader->info().crc32c;
-    connection.reply_info(header, connection.namespace_->commit(std::move(*draft), condition, nullptr, crc));
+    connection.reply_info(header, connection.namespace_->commit(std::move(*draft), condition, nullptr, crc,
+                                                               reader->attributes()));
   }
   return true;
 }

@@ -130,7 +130,7 @@ function advise(found: Omit<Diagnosis, "advice">): string[] {
       `Only ${found.openFilesMax} open files are allowed; large namespaces need one a segment: ulimit -n 65536`,
     );
   }
-  const { fileBackend, liburing } = found.addon ?? {};
+  const { fileBackend, liburing, opensslDigests } = found.addon ?? {};
   if (fileBackend === "threads") {
     const why = !liburing
       ? "the addon was built without liburing (install liburing-dev and build again)"
@@ -138,6 +138,12 @@ function advise(found: Omit<Diagnosis, "advice">): string[] {
         ? "the kernel refuses it to this process (a container's seccomp profile?)"
         : "the kernel does not offer it (Linux 5.1 and kernel.io_uring_disabled=0)";
     advice.push(`Files of the NVMe tier are read by threads, not through io_uring: ${why}`);
+  }
+  if (opensslDigests === false) {
+    advice.push(
+      "This node.js offers the addon no MD5, SHA-1 and SHA-256 (an OpenSSL without symbols, or FIPS mode), which the " +
+        "S3 door needs: use the official builds or a distribution's",
+    );
   }
   for (const [directory, works] of Object.entries(found.directIo)) {
     if (!works) {

@@ -65,11 +65,14 @@ export class Draft {
     return guarded(this.what, () => this.native.write(bytes));
   }
 
-  /** Makes the object visible. A failure has aborted the draft. */
-  seal(condition: NativeCondition, crc32c: number | null): NativeObjectInfo {
+  /**
+   * Makes the object visible, with its attributes: opaque bytes, at most `limits.attributesBytesMax`, or null for none.
+   * A failure has aborted the draft.
+   */
+  seal(condition: NativeCondition, crc32c: number | null, attributes: Uint8Array | null): NativeObjectInfo {
     this.ended = true;
     try {
-      return guarded(this.what, () => this.native.seal(condition, crc32c));
+      return guarded(this.what, () => this.native.seal(condition, crc32c, attributes));
     } catch (thrown) {
       this.native.abort();
       throw thrown;
@@ -137,6 +140,11 @@ export class Engine {
     return guarded(namespace, () => this.native.head(namespace, key), key);
   }
 
+  /** As `head`, with the object's attributes; null: no such object. */
+  describe(namespace: string, key: Key): { info: NativeObjectInfo; attributes: Buffer | null } | null {
+    return guarded(namespace, () => this.native.describe(namespace, key), key);
+  }
+
   /** Opens a range of an object for reading (length 0: to the end); null: no such object. */
   open(namespace: string, key: Key, offset: number, length: number): NativeReader | null {
     return guarded(namespace, () => this.native.open(namespace, key, offset, length), key);
@@ -152,24 +160,42 @@ export class Engine {
     return guarded(namespace, () => this.native.remove(namespace, key, condition), key);
   }
 
+  /** `attributes` null: those of the source. */
   copy(
     namespace: string,
     from: Key,
     toNamespace: string,
     to: Key,
     condition: NativeCondition,
+    attributes: Uint8Array | null,
   ): Promise<NativeObjectInfo> {
-    const copy = () => this.native.copy(namespace, from, toNamespace, to, condition);
+    const copy = () => this.native.copy(namespace, from, toNamespace, to, condition, attributes);
     return guardedAsync(namespace, copy, from);
   }
 
+  /**
+   * Makes one object of the objects `parts`, in that order, without moving a byte: it becomes visible under `key` in the
+   * same instant in which they are no more. NOT_FOUND where one is missing; then nothing has changed.
+   */
+  join(
+    namespace: string,
+    key: Key,
+    parts: readonly Key[],
+    condition: NativeCondition,
+    attributes: Uint8Array | null,
+  ): NativeObjectInfo {
+    return guarded(namespace, () => this.native.join(namespace, key, parts, condition, attributes), key);
+  }
+
+  /** Keys that start with the byte 0xff are hidden: listed only where `prefix` starts with it too. */
   list(
     namespace: string,
     prefix: Key,
     startAfter: Key,
     limit: number,
+    withAttributes: boolean,
   ): { objects: NativeListedObject[]; truncated: boolean } {
-    return guarded(namespace, () => this.native.list(namespace, prefix, startAfter, limit));
+    return guarded(namespace, () => this.native.list(namespace, prefix, startAfter, limit, withAttributes));
   }
 
   count(namespace: string, door: NativeDoor, bytesIn: number, bytesOut: number, operations: number): void {

@@ -238,6 +238,7 @@ describe("a shuffle beyond memory", () => {
       await using other = await connect(daemon.endpoint, { transport: kind });
       await using handle = await other.openNamespace(name);
       const reading = await handle.openShuffle("exchange");
+      let nvmeBytes = 0;
       for (let partition = 0; partition < PARTITIONS; partition++) {
         const hashes = Array.from({ length: MAPS }, (_, map) =>
           digest(new Pattern(`map-${map}`).bytes(partition * PARTITION_BYTES, PARTITION_BYTES)),
@@ -253,7 +254,11 @@ describe("a shuffle beyond memory", () => {
           if (crc32c !== null) expect(crc32c).toBe(expected);
           if ("release" in bytes) bytes.release();
         }
+        nvmeBytes += spans.reduce((sum, span) => sum + span.nvmeBytes, 0);
       }
+      // Over tcp and grpc the node reads the files.
+      expect(nvmeBytes > 0).toBe(kind === "shm");
+      expect(nvmeBytes).toBeLessThanOrEqual(MAPS * PARTITIONS * PARTITION_BYTES);
       await emptied(namespace);
     },
     120_000,

@@ -194,6 +194,19 @@ describe("sorts", () => {
     );
   });
 
+  it("twice what memory holds, and tells what came out of files", async () => {
+    using place = new Workplace();
+    mkdirSync(place.at("tier"));
+    const document = await sortDocument(place, [
+      ...["--input", "gen:3000000", "--workers", "2"],
+      ...["--dram", "128MiB", "--nvme", `${place.at("tier")}:1GiB`],
+    ]);
+    expect(document).toMatchObject({ validated: true, bytes: 300_000_000 });
+    const { dram, nvme } = document.exchange.byTier;
+    expect(nvme).toBeGreaterThan(0);
+    expect(dram + nvme).toBe(300_000_000);
+  });
+
   it("on a node that is there already, and leaves no namespace on it", async () => {
     using place = new Workplace();
     const daemon = await startDaemon();

@@ -70,6 +70,8 @@ export interface ReduceResult extends CallReport {
   summary: StretchSummary;
   /** Of each partition. */
   sizesBytes: number[];
+  /** Of all of them, what came out of files of the nvme tier. */
+  nvmeBytes: number;
   /** How the bytes came: see `Exchange.transport`. */
   transport: string;
 }
@@ -185,6 +187,7 @@ export async function reducePartitions(
   const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
   const end = argument.first + argument.count;
   const sizesBytes: number[] = [];
+  let nvmeBytes = 0;
   let summary = EMPTY_SUMMARY;
   for await (const { partition, found } of readAhead(exchange, argument.first, end, call.watch)) {
     context.signal.throwIfAborted();
@@ -196,6 +199,7 @@ export async function reducePartitions(
     });
     summary = joinSummaries(summary, toStretchSummary(checked));
     sizesBytes.push(sizeBytes);
+    nvmeBytes += found.nvmeBytes ?? 0;
     const directory = plan.outputDirectory;
     if (directory !== null) {
       await call.watch.time("output", () =>
@@ -204,7 +208,7 @@ export async function reducePartitions(
     }
     context.progress(sizesBytes.length / argument.count);
   }
-  return { ...call.report(), summary, sizesBytes, transport: exchange.transport };
+  return { ...call.report(), summary, sizesBytes, nvmeBytes, transport: exchange.transport };
 }
 
 /** Partitions asked for ahead of the one in hand: the round trips of two are hidden behind the sorting of one. */

@@ -432,6 +432,7 @@ class Sort {
       byTransport[result.transport] = (byTransport[result.transport] ?? 0) + moved;
     }
     const moved = Object.values(byTransport).reduce((sum, size) => sum + size, 0);
+    const nvmeBytes = reduces.reduce((sum, result) => sum + result.nvmeBytes, 0);
     const time = secondsByActivity(this.#calls.flatMap((call) => call.spans));
     const phase = (name: Stage): number => {
       const found = this.#phases.find((candidate) => candidate.name === name);
@@ -455,8 +456,8 @@ class Sort {
         exchange: {
           bytes: moved,
           byTransport,
-          // A node has one tier so far. What went through another store lay in no tier of ours.
-          byTier: { dram: store.kind === "millrace" ? moved : 0, nvme: 0 },
+          // What went through another store lay in no tier of ours.
+          byTier: { dram: store.kind === "millrace" ? moved - nvmeBytes : 0, nvme: nvmeBytes },
         },
         partitionSkew: bytes === 0 ? 1 : (Math.max(...partitionBytes) * partitions) / bytes,
         retries: this.#retries,

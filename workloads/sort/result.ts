@@ -23,6 +23,7 @@ export interface SortDocument {
     bytes: number;
     /** Millrace's transports; another store adds its own name. */
     byTransport: { shm: number; tcp: number; grpc: number; [store: string]: number };
+    /** Where they lay when they were read. Over tcp and grpc the node reads files, and they count as `dram`. */
     byTier: { dram: number; nvme: number };
   };
   /** Bytes of the largest partition over the mean. */

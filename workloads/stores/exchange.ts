@@ -30,6 +30,8 @@ export interface PartitionExtents {
   /** CRC32C of each extent. */
   readonly checksums: Uint32Array;
   readonly sizeBytes: number;
+  /** Of these, what was read from files of Millrace's nvme tier by this function worker itself. */
+  readonly nvmeBytes?: number;
 }
 
 export interface Exchange {

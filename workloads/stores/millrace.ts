@@ -66,6 +66,7 @@ export class MillraceExchange implements Exchange {
       extents: present.map((extent) => extent.bytes),
       checksums: Uint32Array.from(present, (extent) => extent.crc32c as number),
       sizeBytes: present.reduce((sum, extent) => sum + extent.bytes.length, 0),
+      nvmeBytes: present.reduce((sum, extent) => sum + extent.nvmeBytes, 0),
     };
   }
 

@@ -89,6 +89,9 @@ void parse(Input input) {
       uint64_t sum = 0;
       for (uint32_t i = 0; i < manifest.value().header.extents; ++i) sum += manifest.value().extents[i].bytes;
       check(sum == manifest.value().header.object_bytes);
+      const std::string_view attributes = manifest.value().attributes;
+      check(attributes.size() <= limits::kAttributesBytesMax);
+      sink = touch(reinterpret_cast<const uint8_t*>(attributes.data()), attributes.size());
     }
   }
   (void)sink;
@@ -162,16 +165,17 @@ void act(Input input) {
       case 3: {  // a manifest
         const std::string key = key_of(input.byte());
         const uint32_t extents = input.byte() % 4 + 1;
+        const uint64_t payload_bytes = manifest_bytes(extents, input.byte());
         if (at + 2048 > bytes) break;
         ManifestHeader header{0, 0, extents};
-        uint8_t* payload = data + shape_entry(at, key.size(), 16 + 24 * extents).payload_offset;
+        uint8_t* payload = data + shape_entry(at, key.size(), payload_bytes).payload_offset;
         for (uint32_t i = 0; i < extents; ++i) {
           const ManifestExtent extent{input.byte() % 4u, 0, action & 0x80 ? input.word() : place(static_cast<uint16_t>(input.word())) + 48, input.byte()};
           header.object_bytes += extent.bytes;
           std::memcpy(payload + 16 + i * 24, &extent, 24);
         }
         std::memcpy(payload, &header, 16);
-        write_entry_header(data, at, EntryKind::kManifest, key, 16 + 24 * extents, 0);
+        write_entry_header(data, at, EntryKind::kManifest, key, payload_bytes, 0, 0, action & 0x20 ? kEntryJoined : 0);
         break;
       }
       case 4:

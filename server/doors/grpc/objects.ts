@@ -101,6 +101,7 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
       checks.prefix(prefix),
       checks.prefix(startAfter, "start_after"),
       limit === 0 ? listPageMax : Math.min(limit, listPageMax),
+      false,
     );
     engine.count(namespace, "grpc", 0, 0, 1);
     return {
@@ -116,7 +117,8 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     namespaces.require(toNamespace);
     const from = checks.key(request.fromKey, "from_key");
     const to = checks.key(request.toKey, "to_key");
-    const info = await engine.copy(namespace, from, toNamespace, to, checks.condition(request.condition));
+    const condition = checks.condition(request.condition);
+    const info = await engine.copy(namespace, from, toNamespace, to, condition, null);
     engine.count(toNamespace, "grpc", 0, 0, 1);
     return toMessage(to, info);
   }

@@ -193,7 +193,7 @@ export class PutStream {
       let crc32c: number | null = null;
       if (trailer?.hasCrc32c) crc32c = trailer.crc32c;
       else if (header.hasCrc32c) crc32c = header.crc32c;
-      const info = draft.seal(condition, crc32c);
+      const info = draft.seal(condition, crc32c, null);
       this.finish();
       this.context.engine.count(header.namespace, "grpc", this.writtenBytes, 0, 1);
       this.respond(null, { key: header.key, ...info });

@@ -1,0 +1,15 @@
+// The CRCs that the outside world asks for; what Millrace itself stores has base/crc32c.h. Both continue from
+// `seed`, as crc32c does: 0 starts.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace millrace {
+
+// zlib's CRC-32.
+uint32_t zlib_crc32(uint32_t seed, const void* data, size_t bytes);
+
+// CRC-64/NVME.
+uint64_t crc64nvme(uint64_t seed, const void* data, size_t bytes);
+
+}  // namespace millrace
