@@ -1,6 +1,7 @@
 /** The connection to a node, and the namespaces on it. */
 import { loadContract } from "../proto/load.js";
 import type {
+  IssueCredentialsResponse,
   NamespaceMessage,
   NamespaceSummary,
   NodeMessage,
@@ -47,6 +48,14 @@ export interface CreateNamespaceOptions {
   expectedBytes?: number;
   /** What happens to the objects at the end. */
   atEnd?: "drop";
+}
+
+export interface IssueCredentialsOptions {
+  /** Of the keys that they are good for; left out: all of the namespace. */
+  prefix?: string;
+  readOnly?: boolean;
+  /** A second to 7 days, an hour where left out. */
+  ttlMs?: number;
 }
 
 export interface OpenNamespaceOptions {
@@ -156,6 +165,22 @@ export class Client implements AsyncDisposable {
     if (receipt === null)
       throw new MillraceError("PROTOCOL", "the node deleted the namespace without a receipt");
     return receipt;
+  }
+
+  /**
+   * Keys with which clients of S3 may use a part of a namespace for a while. UNSUPPORTED where the node has no S3 door
+   * with keys of its own, NOT_FOUND.
+   */
+  issueCredentials(
+    namespace: string,
+    options: IssueCredentialsOptions = {},
+  ): Promise<IssueCredentialsResponse> {
+    const { prefix = "", readOnly = false, ttlMs = 0 } = options;
+    return this.#channel.unary(
+      this.#contract.namespaces.IssueCredentials,
+      { namespace, prefix, readOnly, ttlMs: checkCount("ttlMs", ttlMs) },
+      { idempotent: true },
+    );
   }
 
   describeNode(): Promise<NodeMessage> {

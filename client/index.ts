@@ -13,6 +13,7 @@ export {
   type ConnectOptions,
   type CreateNamespaceOptions,
   connect,
+  type IssueCredentialsOptions,
   type OpenNamespaceOptions,
 } from "./client.js";
 export { MillraceError } from "./errors.js";

@@ -115,6 +115,20 @@ export interface ReportUsageRequest {
 
 export type ReportUsageResponse = Record<string, never>;
 
+export interface IssueCredentialsRequest {
+  namespace: string;
+  prefix: string;
+  readOnly: boolean;
+  ttlMs: number;
+}
+
+export interface IssueCredentialsResponse {
+  accessKey: string;
+  secretKey: string;
+  sessionToken: string;
+  expiresUnixMs: number;
+}
+
 // --- objects.proto
 
 export interface ConditionMessage {
@@ -385,6 +399,7 @@ export type NamespacesDefinition = {
   DeleteNamespace: MethodDefinition<DeleteNamespaceRequest, DeleteNamespaceResponse>;
   GetReceipt: MethodDefinition<GetReceiptRequest, Receipt>;
   ReportUsage: MethodDefinition<ReportUsageRequest, ReportUsageResponse>;
+  IssueCredentials: MethodDefinition<IssueCredentialsRequest, IssueCredentialsResponse>;
 };
 
 export type ObjectsDefinition = {

@@ -1,4 +1,4 @@
-/** `millrace namespace create|list|renew|delete|receipt`: the control plane from the shell. */
+/** `millrace namespace create|list|renew|delete|receipt|credentials`: the control plane from the shell. */
 import { type Command, Option } from "commander";
 import { loadContract } from "../../proto/load.js";
 import type { Hint, Receipt } from "../../proto/messages.js";
@@ -13,6 +13,7 @@ const HINTS: Record<string, Hint> = {
 };
 // A shell renews nothing by itself, so the server's default of a minute would be over too soon.
 const LEASE_FROM_SHELL = "1h";
+const TTL_FROM_SHELL = "1h";
 
 interface CreateFlags extends ConnectionFlags {
   lease: string;
@@ -49,6 +50,13 @@ export function register(program: Command): void {
     .description("print what a namespace has cost; also of one that ended within the last minutes")
     .argument("<name>")
     .action(receipt);
+  addConnectionOptions(group.command("credentials"))
+    .description("issue keys of the S3 door that are good for one namespace and for a while")
+    .argument("<name>")
+    .option("--prefix <prefix>", "only for keys that start with it", "")
+    .option("--read-only", "only to read and list")
+    .option("--ttl <duration>", "how long they are good", TTL_FROM_SHELL)
+    .action(credentials);
 }
 
 async function create(name: string, flags: CreateFlags): Promise<void> {
@@ -114,6 +122,30 @@ async function receipt(name: string, flags: ConnectionFlags): Promise<void> {
     channel.unary(loadContract().namespaces.GetReceipt, { name }, { idempotent: true }),
   );
   printReceipt(current, flags);
+}
+
+async function credentials(
+  name: string,
+  flags: ConnectionFlags & { prefix: string; readOnly?: true; ttl: string },
+): Promise<void> {
+  const request = {
+    namespace: name,
+    prefix: flags.prefix,
+    readOnly: flags.readOnly ?? false,
+    ttlMs: parseDuration(flags.ttl, "--ttl"),
+  };
+  const issued = await withControl(flags, (channel) =>
+    channel.unary(loadContract().namespaces.IssueCredentials, request, { idempotent: true }),
+  );
+  if (flags.json) {
+    printJson(issued);
+    return;
+  }
+  // As clients of S3 read them from their environment.
+  process.stdout.write(
+    `AWS_ACCESS_KEY_ID=${issued.accessKey}\nAWS_SECRET_ACCESS_KEY=${issued.secretKey}\n` +
+      `AWS_SESSION_TOKEN=${issued.sessionToken}\n`,
+  );
 }
 
 function printReceipt(receipt: Receipt, flags: ConnectionFlags): void {

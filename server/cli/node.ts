@@ -18,12 +18,21 @@ import type { Clock } from "../clock.js";
 import type { DoorLog } from "../doors/grpc/context.js";
 import { GrpcDoor } from "../doors/grpc/door.js";
 import { OpenStreams } from "../doors/grpc/open_streams.js";
+import { KeyRing } from "../doors/s3/auth/credentials.js";
+import type { S3Door, S3DoorOptions } from "../doors/s3/door.js";
 import { Engine } from "../engine/engine.js";
 import { Namespaces } from "../namespaces/namespaces.js";
 import { Shuffles } from "../shuffles/shuffles.js";
 import { ALIVE_INTERVAL_MS, StateDirectory, type StateLog } from "../state/directory.js";
 import { recover } from "./recover.js";
-import { defaultDramBytes, type HugePages, type NvmeDirectory } from "./serve_config.js";
+import {
+  defaultDramBytes,
+  type HugePages,
+  isLoopback,
+  LOCAL_KEYS,
+  type NvmeDirectory,
+  type S3Config,
+} from "./serve_config.js";
 import type { Address } from "./values.js";
 import { packageVersion } from "./version.js";
 
@@ -34,6 +43,8 @@ export interface NodeOptions {
   grpc?: Address;
   /** Null: no native TCP door. Left out: 127.0.0.1, any free port. */
   data?: Address | null;
+  /** Null or left out: no S3 door. */
+  s3?: S3Config | null;
   /** Left out: half of this machine's memory. */
   dramBytes?: number;
   /** Left out: no NVMe tier. */
@@ -54,6 +65,8 @@ export interface RunningNode {
   socketPath: string;
   /** "" where the door is closed. */
   dataAddress: string;
+  /** "" where the door is closed. */
+  s3Address: string;
   /** Drains for at most a few seconds, then stops; without a state directory all objects are gone. */
   close(): Promise<void>;
 }
@@ -165,6 +178,8 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     protocolVersion: addon.protocolVersion,
     startedUnixMs: Date.now(),
   };
+  const s3 = options.s3 ?? null;
+  const keys = s3 === null ? null : keyRing(s3);
   const door = new GrpcDoor({
     contract,
     engine,
@@ -173,15 +188,31 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     limits: addon.limits,
     describeNode: () => node,
     openStreams: new OpenStreams(),
+    // The keys that everybody knows prove nothing.
+    keyRing: s3?.keys ? keys : null,
     log,
   });
   cleanup.add(() => door.close(DRAIN_MS));
+  const s3Door =
+    s3 === null || keys === null
+      ? null
+      : await makeS3Door({
+          engine,
+          namespaces,
+          limits: addon.limits,
+          credentials: keys,
+          domain: s3.domain,
+          clock,
+          log,
+        });
+  if (s3Door !== null) cleanup.add(() => s3Door.close(DRAIN_MS));
 
   const native = engine.listen();
   node.socketPath = native.socketPath;
   node.dataAddress = native.dataAddress;
   node.grpcAddress = await door.listen(grpc.host, grpc.port);
   engine.setGrpcAddress(node.grpcAddress);
+  if (s3 !== null && s3Door !== null) node.s3Address = await s3Door.listen(s3.address.host, s3.address.port);
   door.setHealth("SERVING");
 
   return {
@@ -189,8 +220,22 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     grpcAddress: node.grpcAddress,
     socketPath: node.socketPath,
     dataAddress: node.dataAddress,
+    s3Address: node.s3Address,
     close: () => cleanup.run(),
   };
+}
+
+/** Embedded nodes have no such door, and need not load what it is made of. */
+async function makeS3Door(options: S3DoorOptions): Promise<S3Door> {
+  const { S3Door } = await import("../doors/s3/door.js");
+  return new S3Door(options);
+}
+
+function keyRing({ address, keys, anonymous }: S3Config): KeyRing {
+  if (keys === null && !isLoopback(address.host)) {
+    throw new MillraceError("INVALID_ARGUMENT", "an S3 door without keys opens on loopback only");
+  }
+  return new KeyRing({ ...(keys ?? LOCAL_KEYS), anonymous: anonymous || keys === null });
 }
 
 /** Holds the state directory for as long as the node runs. */

@@ -17,9 +17,12 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const log = pino({ name: "millrace", level: config.logLevel }, destination({ dest: 2, sync: true }));
   const stopped = waitForSignal();
   const node = await startNode({ ...config, log });
-  log.info({ ...config, ...addresses(node) }, "ready");
+  // Everything but the secret.
+  const s3 = config.s3 === null ? null : { ...config.s3, keys: config.s3.keys?.accessKey ?? null };
+  log.info({ ...config, s3, ...addresses(node) }, "ready");
   process.stdout.write(
-    `millrace ready socket=${node.socketPath} grpc=${node.grpcAddress} data=${node.dataAddress} s3= admin=\n`,
+    `millrace ready socket=${node.socketPath} grpc=${node.grpcAddress} data=${node.dataAddress} ` +
+      `s3=${node.s3Address} admin=\n`,
   );
   const signal = await stopped;
   log.info({ signal }, "draining");
@@ -27,8 +30,8 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   log.info("stopped");
 }
 
-function addresses({ socketPath, grpcAddress, dataAddress }: RunningNode): object {
-  return { socketPath, grpcAddress, dataAddress };
+function addresses({ socketPath, grpcAddress, dataAddress, s3Address }: RunningNode): object {
+  return { socketPath, grpcAddress, dataAddress, s3Address };
 }
 
 /** Resolves at the first SIGTERM or SIGINT; a second one ends the process at once. */

@@ -19,6 +19,8 @@ export interface ServeConfig {
   grpc: Address;
   /** Null: the native TCP door stays closed. */
   data: Address | null;
+  /** Null: the S3 door stays closed. */
+  s3: S3Config | null;
   dramBytes: number;
   /** Directories of the NVMe tier; none: there is no such tier. */
   nvme: NvmeDirectory[];
@@ -26,6 +28,16 @@ export interface ServeConfig {
   /** Where what outlives the daemon is noted; null: nothing does. */
   state: string | null;
   logLevel: LogLevel;
+}
+
+export interface S3Config {
+  address: Address;
+  /** Null: the door is for this machine alone, and takes `LOCAL_KEYS` and requests without a signature. */
+  keys: { accessKey: string; secretKey: string } | null;
+  /** Whether requests without a signature may do everything. */
+  anonymous: boolean;
+  /** Name below which every bucket has a host name of its own; null: none but localhost. */
+  domain: string | null;
 }
 
 export interface NvmeDirectory {
@@ -42,6 +54,9 @@ interface Setting {
   /** A flag of the design whose feature does not exist yet: refused, not ignored. */
   notBuilt?: true;
 }
+
+/** What requests to an S3 door without keys of its own may be signed with: no secret, and good on loopback alone. */
+export const LOCAL_KEYS = { accessKey: "millrace", secretKey: "millrace-local-only" };
 
 const SETTINGS: readonly Setting[] = [
   {
@@ -92,22 +107,39 @@ const SETTINGS: readonly Setting[] = [
     env: "MILLRACE_LOG_LEVEL",
     help: `${LOG_LEVELS.join(", ")} (default info)`,
   },
-  { key: "s3", flag: "--s3 <host:port>", env: "MILLRACE_S3", help: "S3 door", notBuilt: true },
-  { key: "admin", flag: "--admin <host:port>", env: "MILLRACE_ADMIN", help: "admin door", notBuilt: true },
+  {
+    key: "s3",
+    flag: "--s3 <host:port>",
+    env: "MILLRACE_S3",
+    help:
+      "S3 door, or off (the default); without keys on loopback only, where it takes requests without a signature and " +
+      `those signed with the keys ${LOCAL_KEYS.accessKey} and ${LOCAL_KEYS.secretKey}`,
+  },
   {
     key: "accessKey",
     flag: "--access-key <key>",
     env: "MILLRACE_ACCESS_KEY",
-    help: "of the S3 door",
-    notBuilt: true,
+    help: "that requests to the S3 door are signed with",
   },
   {
     key: "secretKey",
     flag: "--secret-key <secret>",
     env: "MILLRACE_SECRET_KEY",
-    help: "of the S3 door",
-    notBuilt: true,
+    help: "that belongs to the access key; other users of the machine can read flags, so rather set the environment",
   },
+  {
+    key: "s3Anonymous",
+    flag: "--s3-anonymous",
+    env: "MILLRACE_S3_ANONYMOUS",
+    help: "take requests without a signature, and let them do everything",
+  },
+  {
+    key: "s3Domain",
+    flag: "--s3-domain <name>",
+    env: "MILLRACE_S3_DOMAIN",
+    help: "host name of the S3 door, below which each bucket has its own: BUCKET.NAME",
+  },
+  { key: "admin", flag: "--admin <host:port>", env: "MILLRACE_ADMIN", help: "admin door", notBuilt: true },
 ];
 
 const CONFIG_ENV = "MILLRACE_CONFIG";
@@ -156,6 +188,7 @@ export function resolveServeConfig(
       ({ text, from }) => (text === "off" ? null : parseAddress(text, from)),
       () => ({ host: "127.0.0.1", port: 7401 }),
     ),
+    s3: readS3(found),
     dramBytes: read("dram", ({ text, from }) => checkDram(parseSize(text, from), from), defaultDramBytes),
     nvme: read("nvme", readNvme, () => []),
     state: read(
@@ -216,7 +249,9 @@ function find(
   const fromFile = file[setting.key];
   if (fromFile === undefined) return null;
   const from = `${setting.key} in ${configPath}`;
-  const isText = (value: unknown) => typeof value === "string" || typeof value === "number";
+  const isSwitch = !setting.flag.includes("<");
+  const isText = (value: unknown) =>
+    typeof value === "string" || typeof value === "number" || (isSwitch && typeof value === "boolean");
   const list = setting.flag.endsWith("...>") && Array.isArray(fromFile) && fromFile.every(isText);
   if (!isText(fromFile) && !list && !setting.notBuilt) {
     throw new UsageError(
@@ -264,6 +299,51 @@ function readSocketPath({ text, from }: Found): string | null {
 function readGrpc({ text, from }: Found): Address {
   if (text === "off") throw new UsageError(`${from}: the gRPC door is the control plane and cannot be off`);
   return parseAddress(text, from);
+}
+
+// What fits between the slashes of a credential scope; Amazon's are letters and digits.
+const ACCESS_KEY = /^[\w.+=@-]{1,128}$/;
+const SECRET_CHARACTERS_MAX = 256;
+const DOMAIN = /^(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*$/i;
+
+function readS3(found: ReadonlyMap<string, Found>): S3Config | null {
+  const keys = readKeys(found.get("accessKey"), found.get("secretKey"));
+  const anonymous = found.get("s3Anonymous");
+  const domain = found.get("s3Domain");
+  const door = found.get("s3");
+  if (domain !== undefined && (!DOMAIN.test(domain.text) || domain.text.length > 253)) {
+    throw new UsageError(`${domain.from} ${JSON.stringify(domain.text)} is not a host name`);
+  }
+  const takesAnonymous =
+    anonymous !== undefined && ["true", "1"].includes(oneOf(anonymous, ["true", "1", "false", "0"] as const));
+  if (door === undefined || door.text === "off") return null;
+  const address = parseAddress(door.text, door.from);
+  if (keys === null && !isLoopback(address.host)) {
+    throw new UsageError(
+      `${door.from} ${door.text}: without keys the S3 door opens on loopback only; set --access-key and --secret-key, ` +
+        "or use 127.0.0.1",
+    );
+  }
+  return { address, keys, anonymous: takesAnonymous, domain: domain?.text ?? null };
+}
+
+function readKeys(access: Found | undefined, secret: Found | undefined): S3Config["keys"] {
+  if (access === undefined && secret === undefined) return null;
+  if (access === undefined || secret === undefined) {
+    throw new UsageError("--access-key and --secret-key belong together; set both or none");
+  }
+  if (!ACCESS_KEY.test(access.text)) {
+    throw new UsageError(`${access.from} must be 1 to 128 letters, digits and any of _ . + = @ -`);
+  }
+  if (secret.text === "" || secret.text.length > SECRET_CHARACTERS_MAX) {
+    throw new UsageError(`${secret.from} must have 1 to ${SECRET_CHARACTERS_MAX} characters`);
+  }
+  return { accessKey: access.text, secretKey: secret.text };
+}
+
+/** Whether nobody beyond this machine can reach it. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
 /** "DIR:SIZE", several of them with commas between. Makes the directories. */

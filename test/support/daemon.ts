@@ -26,6 +26,8 @@ export interface Daemon {
   readonly grpcAddress: string;
   readonly socketPath: string;
   readonly dataAddress: string;
+  /** "" where the S3 door is closed. */
+  readonly s3Address: string;
   /** What it wrote on stderr so far. */
   log(): string;
   kill(signal: NodeJS.Signals): void;
@@ -83,7 +85,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     log += text;
   });
   const ready = await untilReady(child, exit, () => log);
-  const [, socketPath, grpcAddress, dataAddress] = ready as unknown as [string, string, string, string];
+  const [, socketPath = "", grpcAddress = "", dataAddress = "", s3Address = ""] = ready;
   return {
     process: child,
     pid: child.pid as number,
@@ -91,6 +93,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     grpcAddress,
     socketPath,
     dataAddress,
+    s3Address,
     log: () => log,
     kill: (signal) => {
       child.kill(signal);

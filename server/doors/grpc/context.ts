@@ -4,6 +4,7 @@ import type { NodeMessage } from "../../../proto/messages.js";
 import type { Engine } from "../../engine/engine.js";
 import type { Namespaces } from "../../namespaces/namespaces.js";
 import type { Shuffles } from "../../shuffles/shuffles.js";
+import type { KeyRing } from "../s3/auth/credentials.js";
 import type { OpenStreams } from "./open_streams.js";
 
 export interface DoorLog {
@@ -21,5 +22,7 @@ export interface GrpcDoorContext {
   /** Asked at each call, because addresses are known only when all doors are open. */
   describeNode: () => NodeMessage;
   openStreams: OpenStreams;
+  /** Issues keys of the S3 door; null: there is none, or it has no keys of its own. */
+  keyRing: Pick<KeyRing, "issue"> | null;
   log: DoorLog;
 }

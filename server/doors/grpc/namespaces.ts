@@ -1,10 +1,13 @@
 /** `millrace.v1.Namespaces` over the policy in server/namespaces. */
 import type { UntypedServiceImplementation } from "@grpc/grpc-js";
+import { MillraceError } from "../../../proto/errors.js";
 import type {
   CreateNamespaceRequest,
   DeleteNamespaceRequest,
   DeleteNamespaceResponse,
   GetReceiptRequest,
+  IssueCredentialsRequest,
+  IssueCredentialsResponse,
   ListNamespacesRequest,
   ListNamespacesResponse,
   NamespaceMessage,
@@ -19,6 +22,9 @@ import type { LiveNamespace } from "../../namespaces/namespaces.js";
 import { unary } from "./calls.js";
 import type { GrpcDoorContext } from "./context.js";
 
+const TTL_DEFAULT_MS = 3_600_000;
+const TTL_MIN_MS = 1_000;
+const TTL_MAX_MS = 7 * 24 * 3_600_000;
 const NO_LIMITS = { sizeBytes: 0, dramBytes: 0, bandwidthBytesPerSecond: 0 };
 
 export function namespacesService(context: GrpcDoorContext): UntypedServiceImplementation {
@@ -79,5 +85,31 @@ export function namespacesService(context: GrpcDoorContext): UntypedServiceImple
         return {};
       },
     ),
+
+    IssueCredentials: unary<IssueCredentialsRequest, IssueCredentialsResponse>(context, (request) => {
+      const { namespace, prefix, readOnly, ttlMs } = request;
+      namespaces.require(namespace);
+      const keyBytesMax = context.limits.keyBytesMax as number;
+      if (Buffer.byteLength(prefix) > keyBytesMax) {
+        throw new MillraceError("KEY_TOO_LONG", `prefix has more than ${keyBytesMax} bytes`);
+      }
+      if (ttlMs !== 0 && (ttlMs < TTL_MIN_MS || ttlMs > TTL_MAX_MS)) {
+        throw new MillraceError(
+          "INVALID_ARGUMENT",
+          `ttl_ms must be from ${TTL_MIN_MS} to ${TTL_MAX_MS}, or 0 for an hour, not ${ttlMs}`,
+        );
+      }
+      if (context.keyRing === null) {
+        throw new MillraceError(
+          "UNSUPPORTED",
+          "this node has no S3 door with keys of its own; start it with --s3, --access-key and --secret-key",
+        );
+      }
+      const expiresUnixMs = Date.now() + (ttlMs === 0 ? TTL_DEFAULT_MS : ttlMs);
+      return {
+        ...context.keyRing.issue({ bucket: namespace, prefix, readOnly, expiresUnixMs }),
+        expiresUnixMs,
+      };
+    }),
   };
 }

@@ -145,10 +145,33 @@ describe("serve's settings", () => {
     expect(() => resolveServeConfig({ grpc: "off" }, {})).toThrow(/cannot be off/);
   });
 
+  it("open the S3 door with its keys", () => {
+    expect(resolveServeConfig({}, {}).s3).toBeNull();
+    expect(resolveServeConfig({ s3: "off", accessKey: "k", secretKey: "s" }, {}).s3).toBeNull();
+    expect(resolveServeConfig({ s3: "[::1]:0" }, {}).s3).toEqual({
+      address: { host: "::1", port: 0 },
+      keys: null,
+      anonymous: false,
+      domain: null,
+    });
+    const file = configFile({ s3Anonymous: true, s3Domain: "s3.example.com", secretKey: "s" });
+    expect(resolveServeConfig({ s3: ":9000", config: file }, { MILLRACE_ACCESS_KEY: "k" }).s3).toEqual({
+      address: { host: "0.0.0.0", port: 9000 },
+      keys: { accessKey: "k", secretKey: "s" },
+      anonymous: true,
+      domain: "s3.example.com",
+    });
+  });
+
   it.each([
-    [{ s3: ":9000" }, {}, /--s3 is not built/],
+    [{ s3: ":9000" }, {}, /--s3 :9000: without keys .* loopback only/],
+    [{ s3: "0.0.0.0:9000", s3Anonymous: true }, {}, /loopback only/],
+    [{ s3: "127.0.0.1" }, {}, /is not HOST:PORT/],
+    [{ s3Domain: "a/b" }, {}, /is not a host name/],
     [{ admin: ":1" }, {}, /--admin is not built/],
-    [{}, { MILLRACE_ACCESS_KEY: "k" }, /MILLRACE_ACCESS_KEY is not built/],
+    [{}, { MILLRACE_ACCESS_KEY: "k" }, /belong together/],
+    [{ accessKey: "a/b" }, { MILLRACE_SECRET_KEY: "s" }, /--access-key must be/],
+    [{}, { MILLRACE_S3_ANONYMOUS: "perhaps" }, /must be one of true, 1, false, 0/],
     [{ dram: "1MiB" }, {}, /at least 16 MiB/],
     [{ dram: "900TiB" }, {}, /more than this machine/],
     [{ hugePages: "yes" }, {}, /must be one of auto, reserve, off/],
@@ -168,6 +191,7 @@ describe("serve's settings", () => {
     expect(resolve({ dram: true })).toThrow(/must be a string or a number/);
     expect(resolve({ dram: ["1GiB"] })).toThrow(/must be a string or a number/);
     expect(resolve({ nvme: [true] })).toThrow(/must be a string or a number, or a list/);
-    expect(resolve({ s3: ":9000" })).toThrow(/s3 in .* is not built/);
+    expect(resolve({ admin: ":9000" })).toThrow(/admin in .* is not built/);
+    expect(resolve({ s3Domain: true })).toThrow(/must be a string or a number/);
   });
 });
