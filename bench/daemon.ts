@@ -9,12 +9,14 @@ export interface Daemon {
   readonly endpoint: string;
   readonly socketPath: string;
   readonly dataAddress: string;
+  /** "" without `s3`. */
+  readonly s3Address: string;
   stop(): Promise<void>;
   /** SIGKILL. */
   kill(): Promise<void>;
 }
 
-const READY = /^millrace ready socket=(\S*) grpc=(\S*) data=(\S*)/m;
+const READY = /^millrace ready socket=(\S*) grpc=(\S*) data=(\S*) s3=(\S*)/m;
 const START_TIMEOUT_MS = 30_000;
 const DRAM_BYTES_MAX = 8 * 1024 ** 3;
 
@@ -26,6 +28,8 @@ export async function startDaemon(
     dramBytes?: number;
     /** State directory; left out: nothing outlives the daemon. */
     state?: string;
+    /** Opens the S3 door with these keys. */
+    s3?: { accessKey: string; secretKey: string };
   },
 ): Promise<Daemon> {
   const dramBytes = options.dramBytes ?? Math.min(defaultDramBytes(), DRAM_BYTES_MAX);
@@ -34,10 +38,15 @@ export async function startDaemon(
     ...["--socket", join(folder, "millrace.sock"), "--grpc", "127.0.0.1:0", "--data", "127.0.0.1:0"],
     ...["--dram", String(dramBytes), "--huge-pages", options.hugePages],
     ...(options.state === undefined ? [] : ["--state", options.state]),
+    ...(options.s3 === undefined
+      ? []
+      : ["--s3", "127.0.0.1:0", "--access-key", options.s3.accessKey, "--secret-key", options.s3.secretKey]),
     ...["--log-level", "warn"],
   ]);
   try {
-    const [, socketPath, endpoint, dataAddress] = (await untilReady(launched, options.signal)) as unknown as [
+    const match = (await untilReady(launched, options.signal)) as unknown as string[];
+    const [, socketPath, endpoint, dataAddress, s3Address] = match as [
+      string,
       string,
       string,
       string,
@@ -48,6 +57,7 @@ export async function startDaemon(
       endpoint,
       socketPath,
       dataAddress,
+      s3Address,
       stop: () => launched.stop(),
       kill: () => launched.stop("SIGKILL"),
     };

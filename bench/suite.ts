@@ -41,6 +41,11 @@ export const BENCHMARKS: readonly Benchmark[] = [
     run: async (options) => (await import("./grpc.js")).run(options),
   },
   {
+    name: "s3",
+    summary: "put and get through the S3 door: 1 KiB, 1 MiB, 64 MiB, 1 to 64 at a time, against MinIO",
+    run: async (options) => (await import("./s3.js")).run(options),
+  },
+  {
     name: "dispatch",
     summary: "from a call to the start of the function on a warm function worker",
     run: async (options) => {

@@ -39,9 +39,9 @@ export class Workbench {
     });
   }
 
-  async daemon(): Promise<Daemon> {
+  async daemon(more: { s3?: { accessKey: string; secretKey: string } } = {}): Promise<Daemon> {
     const { hugePages, signal } = this.options;
-    const daemon = await startDaemon(this.folder, { hugePages, signal });
+    const daemon = await startDaemon(this.folder, { hugePages, signal, ...more });
     this.#steps.push(() => daemon.stop());
     return daemon;
   }

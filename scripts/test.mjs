@@ -3,7 +3,7 @@
 //
 //   npm test                       everything
 //   npm test -- unit native        some parts (see PARTS at the end)
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
@@ -23,6 +23,16 @@ function run(command, args, options = {}) {
   console.log(`\n$ ${[command, ...args].join(" ")}`);
   const done = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
   return done.status === 0;
+}
+
+/** As `run`, beside others. */
+function start(command, args, options = {}) {
+  console.log(`\n$ ${[command, ...args].join(" ")}`);
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: "inherit", ...options });
+    child.once("error", () => resolve(false));
+    child.once("exit", (status) => resolve(status === 0));
+  });
 }
 
 function has(command) {
@@ -71,27 +81,40 @@ function buildNative(folder, settings, environment = {}) {
   );
 }
 
-function runGoogleTests(name, folder) {
-  const report = join(build, `${folder}.json`);
-  rmSync(report, { force: true });
-  const ok = run(join(build, folder, "millrace_native_tests"), [
-    "--gtest_brief=1",
-    `--gtest_output=json:${report}`,
-  ]);
-  const result = readJson(report);
-  if (result === null) return check(`${name}: crashed before its report`, false);
-  const failed = result.failures + result.errors;
-  count(name, result.tests - failed - (result.disabled ?? 0), failed, result.disabled ?? 0);
-  if (!ok && failed === 0) check(`${name}: exit status`, false);
+/** In two processes, each with every second test: some tests wait, others compute. */
+async function runGoogleTests(name, folder) {
+  const shards = [0, 1].map((shard) => ({ shard, report: join(build, `${folder}-${shard}.json`) }));
+  for (const { report } of shards) rmSync(report, { force: true });
+  const ended = await Promise.all(
+    shards.map(({ shard, report }) =>
+      start(
+        join(build, folder, "millrace_native_tests"),
+        ["--gtest_brief=1", `--gtest_output=json:${report}`],
+        {
+          env: { ...process.env, GTEST_TOTAL_SHARDS: "2", GTEST_SHARD_INDEX: String(shard) },
+        },
+      ),
+    ),
+  );
+  for (const { shard, report } of shards) {
+    const result = readJson(report);
+    if (result === null) {
+      check(`${name}: crashed before its report`, false);
+      continue;
+    }
+    const failed = result.failures + result.errors;
+    count(name, result.tests - failed - (result.disabled ?? 0), failed, result.disabled ?? 0);
+    if (!ended[shard] && failed === 0) check(`${name}: exit status`, false);
+  }
 }
 
-function native() {
+async function native() {
   const settings = ["-DMILLRACE_TESTS=ON", "-DMILLRACE_ADDON=OFF", "-DMILLRACE_BENCH=OFF"];
   if (!check("native tests build", buildNative("native-tests", settings))) return;
-  runGoogleTests("native tests", "native-tests");
+  await runGoogleTests("native tests", "native-tests");
 }
 
-function sanitizers() {
+async function sanitizers() {
   if (!has("clang++")) return skip("native tests under ASan and UBSan, fuzzers", "clang++ is not installed");
   const clang = { CC: "clang", CXX: "clang++" };
   const settings = [
@@ -102,24 +125,24 @@ function sanitizers() {
     "-DMILLRACE_SANITIZE=address,undefined",
   ];
   if (!check("sanitized build", buildNative("native-asan", settings, clang))) return;
-  runGoogleTests("native tests under ASan and UBSan", "native-asan");
-  for (const source of readdirSync(join(root, "native", "test", "fuzz")).filter((file) =>
-    file.endsWith("_fuzz.cc"),
-  )) {
-    const name = source.replace(/\.cc$/, "");
-    const corpus = join(build, "corpus", name);
-    mkdirSync(corpus, { recursive: true });
-    check(
-      name,
-      run(join(build, "native-asan", name), [
-        `-max_total_time=${fuzzSeconds}`,
-        "-print_final_stats=1",
-        "-verbosity=0",
-        `-artifact_prefix=${corpus}-`,
-        corpus,
-      ]),
-    );
-  }
+  await runGoogleTests("native tests under ASan and UBSan", "native-asan");
+  const fuzzers = readdirSync(join(root, "native", "test", "fuzz"))
+    .filter((file) => file.endsWith("_fuzz.cc"))
+    .map((file) => file.replace(/\.cc$/, ""));
+  const ended = await Promise.all(fuzzers.map((name) => fuzz(name)));
+  for (const [i, name] of fuzzers.entries()) check(name, ended[i]);
+}
+
+function fuzz(name) {
+  const corpus = join(build, "corpus", name);
+  mkdirSync(corpus, { recursive: true });
+  return start(join(build, "native-asan", name), [
+    `-max_total_time=${fuzzSeconds}`,
+    "-print_final_stats=1",
+    "-verbosity=0",
+    `-artifact_prefix=${corpus}-`,
+    corpus,
+  ]);
 }
 
 function vitest(name, folder, { node = process.execPath, files = 1 } = {}) {
@@ -161,6 +184,14 @@ function integration() {
   vitest("integration tests", "test/integration", { files: 3 });
 }
 
+/** Other people's S3 clients and engines against the S3 door. */
+function conformance() {
+  if (!existsSync(join(build, "clients", "requirements.txt"))) {
+    return skip("S3 clients against the S3 door", "scripts/clients.sh has not installed them");
+  }
+  vitest("conformance tests", "test/conformance", { files: 2 });
+}
+
 function stress() {
   vitest("stress and kill tests", "test/stress");
 }
@@ -178,7 +209,7 @@ function node24() {
   vitest("client tests on Node 24", "test/integration/client", { node, files: 3 });
 }
 
-const PARTS = { style, native, sanitizers, builds, unit, integration, stress, node24 };
+const PARTS = { style, native, sanitizers, builds, unit, integration, conformance, stress, node24 };
 
 const asked = process.argv.slice(2);
 for (const name of asked) {
@@ -191,7 +222,7 @@ for (const [name, part] of Object.entries(PARTS)) {
   if (asked.length > 0 && !asked.includes(name)) continue;
   const started = Date.now();
   console.log(`\n=== ${name}`);
-  part();
+  await part();
   console.log(`=== ${name}: ${((Date.now() - started) / 1000).toFixed(0)} s`);
 }
 

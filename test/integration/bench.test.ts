@@ -17,6 +17,8 @@ const hasProgram = (name: string) => spawnSync("sh", ["-c", `command -v ${name}`
 const hasRedis = hasProgram("redis-server") && hasProgram("redis-benchmark");
 const programs = process.env.MILLRACE_BENCH_PROGRAMS ?? join(packageRoot(), "build", "native");
 const isBuilt = (name: string) => existsSync(join(programs, name));
+const isMinioBuilt =
+  existsSync(join(packageRoot(), "build", "clients", "bin", "minio")) || hasProgram("minio");
 
 // Everything that a benchmark leaves on disk, and every process it starts, can be told by this folder.
 let folder: string;
@@ -184,6 +186,12 @@ describe("millrace bench", { timeout: TIMEOUT_MS }, () => {
       rivalName: expect.stringContaining("not installed"),
     });
     expect(document.notes.join()).toContain("redis-server is not installed");
+  });
+
+  it("s3: beside MinIO", async () => {
+    const document = await measure("s3");
+    expect(document.figures).toHaveLength(18);
+    expect(figureOf(document, "put, 1 KiB, 1 at").rival === null).toBe(!isMinioBuilt);
   });
 
   it.each(["get-tcp", "put-tcp"])("%s: beside Redis and a plain copy", async (name) => {
