@@ -349,8 +349,9 @@ TEST(Manifest, AttributesAreTheRest) {
     for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, limits::kAttributesBytesMax}) {
       const std::string attributes(bytes, 'a');
       std::vector<uint8_t> payload(manifest_bytes(listed, bytes));
-      EXPECT_EQ(write_manifest(payload.data(), header, extents.data(), attributes), crc32c(0, payload.data(), payload.size()));
-      const auto manifest = read_manifest(payload.data(), payload.size());
+      const uint32_t crc = write_manifest(payload.data(), header, extents.data(), attributes);
+      EXPECT_EQ(crc, crc32c(0, payload.data(), payload.size()));
+      auto manifest = read_manifest(payload.data(), payload.size());
       if (payload.size() == sizeof header) {
         EXPECT_CODE(manifest, Code::kCorrupt) << "an object of nothing is an object entry";
         continue;

@@ -158,13 +158,19 @@ describe("aws-chunked bodies", () => {
     piece[index] = (piece[index] as number) ^ 1;
     return pieces;
   };
+  /** Still a hexadecimal digit, so that it is the signature that is wrong and not its form. */
+  const otherDigit = (at: number) => (pieces: Buffer[]) => {
+    const piece = pieces[1] as Buffer;
+    piece.write(piece[at] === 0x30 ? "1" : "0", at);
+    return pieces;
+  };
   const replace = (index: number, text: string) => (pieces: Buffer[]) => {
     pieces[index] = Buffer.from(text);
     return pieces;
   };
   it.each<[string, number | string, (pieces: Buffer[]) => Buffer[]]>([
     ["a byte of a chunk changed", 403, flip(-100)],
-    ["a chunk's signature changed", 403, flip(60)],
+    ["a chunk's signature changed", 403, otherDigit(60)],
     ["two chunks in the wrong order", 403, ([a, b, ...rest]) => [b as Buffer, a as Buffer, ...rest]],
     ["a chunk left out", 403, ([a, , ...rest]) => [a as Buffer, ...rest]],
     ["a chunk repeated", "4xx", ([a, ...rest]) => [a as Buffer, a as Buffer, ...rest]],
