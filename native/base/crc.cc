@@ -13,6 +13,9 @@ namespace {
 template <auto kPolynomial>
 constexpr auto kTables = crc::make_tables(kPolynomial);
 
+template <auto kPolynomial>
+constexpr auto kSquares = crc::make_squares(kPolynomial);
+
 #if defined(__x86_64__)
 
 #define MILLRACE_SSE42 __attribute__((target("sse4.2,pclmul")))
@@ -70,8 +73,16 @@ uint32_t zlib_crc32(uint32_t seed, const void* data, size_t bytes) {
   return ~update<crc::kZlib>(~seed, data, bytes);
 }
 
+uint32_t zlib_crc32_combine(uint32_t a, uint32_t b, uint64_t b_bytes) {
+  return crc::combine(crc::kZlib, kSquares<crc::kZlib>, a, b, b_bytes);
+}
+
 uint64_t crc64nvme(uint64_t seed, const void* data, size_t bytes) {
   return ~update<crc::kNvme>(~seed, data, bytes);
+}
+
+uint64_t crc64nvme_combine(uint64_t a, uint64_t b, uint64_t b_bytes) {
+  return crc::combine(crc::kNvme, kSquares<crc::kNvme>, a, b, b_bytes);
 }
 
 }  // namespace millrace

@@ -229,13 +229,7 @@ inline uint32_t update(uint32_t state, uint8_t* to, const uint8_t* from, size_t 
   return update_portable<kCopy>(state, to, from, bytes);
 }
 
-constexpr std::array<uint32_t, 64> make_squares() {
-  std::array<uint32_t, 64> squares{};  // x^(8 * 2^i): what one bit of a length in bytes multiplies by
-  squares[0] = crc::x_power(kCastagnoli, 8);
-  for (size_t i = 1; i < 64; ++i) squares[i] = crc::multiply(kCastagnoli, squares[i - 1], squares[i - 1]);
-  return squares;
-}
-constexpr std::array<uint32_t, 64> kSquares = make_squares();
+constexpr auto kSquares = crc::make_squares(kCastagnoli);
 
 }  // namespace
 
@@ -263,10 +257,7 @@ void stream_fence() {
 }
 
 uint32_t crc32c_combine(uint32_t a, uint32_t b, uint64_t b_bytes) {
-  for (size_t bit = 0; b_bytes != 0; ++bit, b_bytes >>= 1) {
-    if (b_bytes & 1) a = crc::multiply(kCastagnoli, a, kSquares[bit]);
-  }
-  return a ^ b;
+  return crc::combine(kCastagnoli, kSquares, a, b, b_bytes);
 }
 
 }  // namespace millrace

@@ -44,6 +44,24 @@ constexpr Word x_power(Word polynomial, uint64_t exponent) {
   return result;
 }
 
+// x^(8 * 2^i): what bit i of a length in bytes multiplies by.
+template <std::unsigned_integral Word>
+constexpr std::array<Word, 64> make_squares(Word polynomial) {
+  std::array<Word, 64> squares{};
+  squares[0] = x_power(polynomial, 8);
+  for (size_t i = 1; i < 64; ++i) squares[i] = multiply(polynomial, squares[i - 1], squares[i - 1]);
+  return squares;
+}
+
+// The CRC of a followed by b, from those of both and the length of b: a * x^(8 * b_bytes) + b.
+template <std::unsigned_integral Word>
+Word combine(Word polynomial, const std::array<Word, 64>& squares, Word a, Word b, uint64_t b_bytes) {
+  for (size_t bit = 0; b_bytes != 0; ++bit, b_bytes >>= 1) {
+    if (b_bytes & 1) a = multiply(polynomial, a, squares[bit]);
+  }
+  return a ^ b;
+}
+
 // A multiplicand for carry-less multiplication. The product of two reflected operands comes out one bit low,
 // hence the shift.
 constexpr uint64_t fold_constant(uint32_t polynomial, uint64_t exponent) {

@@ -335,7 +335,8 @@ export interface SortLocalResult {
   validated: boolean;
 }
 
-export type DigestName = "md5" | "sha1" | "sha256" | "crc32" | "crc32c" | "crc64nvme";
+export type CrcName = "crc32" | "crc32c" | "crc64nvme";
+export type DigestName = "md5" | "sha1" | "sha256" | CrcName;
 
 /** Digests of a stream of bytes, all in one pass on a thread of the pool; a few bytes are digested at once. */
 export interface NativeDigests {
@@ -367,6 +368,8 @@ export interface Addon {
   readonly kernels: Kernels;
   readonly Engine: new (options: EngineOptions) => NativeEngine;
   readonly Digests: new (names: readonly DigestName[]) => NativeDigests;
+  /** The CRC of a whole from those of its parts, one behind the other, and their sizes in bytes. CRCs are big-endian. */
+  combineCrcs(name: CrcName, crcs: Uint8Array, sizesBytes: Float64Array): Buffer;
   /** See `client/transports/native.ts`, the only caller. */
   openSession(options: SessionOptions): Promise<unknown>;
   /** What this machine offers and what is built. */

@@ -13,6 +13,7 @@
 
 #include "base/crc.h"
 #include "base/crc32c.h"
+#include "base/limits.h"
 #include "base/units.h"
 #include "binding/convert.h"
 
@@ -66,6 +67,13 @@ const Evp* evp() {
 
 using DigestBytes = std::vector<uint8_t>;
 
+template <class Word>
+DigestBytes big_endian(Word value) {
+  DigestBytes bytes;
+  for (int shift = 8 * sizeof(Word) - 8; shift >= 0; shift -= 8) bytes.push_back(static_cast<uint8_t>(value >> shift));
+  return bytes;
+}
+
 class Digest {
  public:
   virtual ~Digest() = default;
@@ -113,13 +121,7 @@ class CrcDigest : public Digest {
     state_ = kFunction(state_, data, bytes);
     return true;
   }
-  std::optional<DigestBytes> finish() override {
-    DigestBytes digest;
-    for (int shift = 8 * sizeof(Word) - 8; shift >= 0; shift -= 8) {
-      digest.push_back(static_cast<uint8_t>(state_ >> shift));
-    }
-    return digest;
-  }
+  std::optional<DigestBytes> finish() override { return big_endian(state_); }
 
  private:
   Word state_ = 0;
@@ -359,12 +361,47 @@ void Digests::settle_finish(napi_deferred deferred) {
   }
 }
 
+// The CRC of a whole from those of its parts, big-endian side by side, and their sizes. Nothing where they do not match.
+template <auto kCombine, class Word>
+std::optional<DigestBytes> combine(ConstSpan crcs, const Napi::Float64Array& sizes) {
+  if (crcs.bytes != sizes.ElementLength() * sizeof(Word)) return std::nullopt;
+  Word whole = 0;
+  for (size_t i = 0; i < sizes.ElementLength(); ++i) {
+    Word part = 0;
+    for (size_t byte = 0; byte < sizeof(Word); ++byte) part = part << 8 | crcs.data[i * sizeof(Word) + byte];
+    const double bytes = sizes[i];
+    if (!(bytes >= 0 && bytes <= static_cast<double>(limits::kObjectBytesMax))) return std::nullopt;
+    whole = kCombine(whole, part, static_cast<uint64_t>(bytes));
+  }
+  return big_endian(whole);
+}
+
+Napi::Value combine_crcs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::string name = to_text(info[0]);
+  const ConstSpan crcs = to_bytes(info[1]);
+  if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+    throw bad_argument(env, "sizes are a Float64Array");
+  }
+  const auto sizes = info[2].As<Napi::Float64Array>();
+  std::optional<DigestBytes> whole;
+  if (name == "crc32") whole = combine<zlib_crc32_combine, uint32_t>(crcs, sizes);
+  else if (name == "crc32c") whole = combine<crc32c_combine, uint32_t>(crcs, sizes);
+  else if (name == "crc64nvme") whole = combine<crc64nvme_combine, uint64_t>(crcs, sizes);
+  else throw bad_argument(env, "there is no such CRC");
+  if (!whole) throw bad_argument(env, "there must be a CRC and a size of each part");
+  return Napi::Buffer<uint8_t>::Copy(env, whole->data(), whole->size());
+}
+
 }  // namespace
 
 bool openssl_digests_work() {
   return make_digest("md5").ok() && make_digest("sha1").ok() && make_digest("sha256").ok();
 }
 
-void register_digests(Napi::Env env, Napi::Object exports) { exports.Set("Digests", Digests::define(env)); }
+void register_digests(Napi::Env env, Napi::Object exports) {
+  exports.Set("Digests", Digests::define(env));
+  exports.Set("combineCrcs", Napi::Function::New(env, combine_crcs, "combineCrcs"));
+}
 
 }  // namespace millrace::binding
