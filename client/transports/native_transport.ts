@@ -22,6 +22,11 @@ export interface Deferred<T> {
 
 const CLOSED = (): MillraceError => new MillraceError("CLOSED", "the transport is closed");
 
+/** A key by which puts of the same object are told from others. */
+export function textOf(key: Key): string {
+  return typeof key === "string" ? key : Buffer.from(key).toString();
+}
+
 /** A copy, also of a Buffer, whose own `slice` would share the memory. */
 export function copyOf(bytes: Uint8Array): Uint8Array {
   return Uint8Array.prototype.slice.call(bytes);

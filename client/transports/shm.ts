@@ -22,6 +22,7 @@ import {
   NativeTransport,
   outOfRange,
   payloadOf,
+  textOf,
 } from "./native_transport.js";
 import { EXTENT_ROW, ShmHeldObject } from "./shm_held.js";
 import { ShmWriter } from "./shm_writer.js";
@@ -567,10 +568,6 @@ function infoAt(out: Float64Array, at: number): ObjectInfo {
     crc32c: out[at + 2]!,
     sealedUnixMs: out[at + 3]! * 1000,
   };
-}
-
-function textOf(key: Key): string {
-  return typeof key === "string" ? key : Buffer.from(key).toString();
 }
 
 function lengthOfKey(key: Key): number {

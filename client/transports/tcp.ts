@@ -2,7 +2,14 @@
 import { MillraceError } from "../errors.js";
 import type { Condition, GotObject, Key, ObjectInfo, ObjectWriter, Range, Transport } from "../transport.js";
 import type { NativeHandle } from "./native_handle.js";
-import { checkRange, type Deferred, NativeTransport, outOfRange, payloadOf } from "./native_transport.js";
+import {
+  checkRange,
+  type Deferred,
+  NativeTransport,
+  outOfRange,
+  payloadOf,
+  textOf,
+} from "./native_transport.js";
 import { TcpWriter } from "./tcp_writer.js";
 
 const NEVER = () => false;
@@ -81,7 +88,7 @@ export class TcpTransport extends NativeTransport implements Transport {
 
   enqueuePut(key: Key, data: Uint8Array): void {
     if (this.failure !== null) throw this.failure;
-    const text = typeof key === "string" ? key : Buffer.from(key).toString();
+    const text = textOf(key);
     const turn = ++this.#turn;
     this.#turnsOfKeys.set(text, turn);
     this.#enqueued++;

@@ -1,6 +1,6 @@
 /** Objects that memory has no room for, through the SDK against a real node with an `nvme` directory. */
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -15,6 +15,7 @@ import {
   type TransportKind,
 } from "../../client/index.js";
 import { type Daemon, startDaemon } from "../support/daemon.js";
+import { damageFiles } from "../support/damage.js";
 import { Pattern } from "../support/pattern.js";
 import { printedSeed, randomOf } from "../support/random.js";
 
@@ -182,7 +183,7 @@ describe("a demoted object", () => {
     const data = new Pattern("damaged").bytes(0, 4 * MIB);
     await namespace.put("damaged", data);
     await pushOut(namespace, ["damaged"]);
-    expect(damageFiles(data.subarray(MIB, MIB + 4 * KIB))).toBe(1);
+    expect(damageFiles(folder, data.subarray(MIB, MIB + 4 * KIB))).toBe(1);
     const damaged = failsWith("CORRUPT", "the object 'damaged' is damaged in segment ");
     await expect(namespace.get("damaged")).rejects.toThrow(damaged);
     await expect(collect(namespace.createReadStream("damaged"))).rejects.toThrow(damaged);
@@ -197,23 +198,6 @@ describe("a demoted object", () => {
     }
   }, 60_000);
 });
-
-/** Changes one byte of each file that has these bytes; how many there were. */
-function damageFiles(bytes: Uint8Array): number {
-  let found = 0;
-  for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
-    // One that is still being written is renamed or removed at any moment, and holds nothing that is read yet.
-    if (!name.endsWith(".seg")) continue;
-    const path = join(folder, name);
-    const content = readFileSync(path);
-    const at = content.indexOf(bytes);
-    if (at < 0) continue;
-    content[at] = (content[at] as number) ^ 1;
-    writeFileSync(path, content, { flag: "r+" });
-    found++;
-  }
-  return found;
-}
 
 describe("a shuffle beyond memory", () => {
   const MAPS = 60;

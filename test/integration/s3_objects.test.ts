@@ -1,6 +1,6 @@
 /** Objects through the S3 door of a real daemon: Amazon's client, requests byte by byte, and the SDK beside them. */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,6 +21,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Client, connect, type Namespace } from "../../client/index.js";
 import { requireAddon } from "../../native/binding/addon.js";
+import { damageFiles } from "../support/damage.js";
 import { Pattern } from "../support/pattern.js";
 import {
   RawConnection,
@@ -840,20 +841,3 @@ describe("objects in files", () => {
     }
   });
 });
-
-/** Changes a bit wherever `bytes` lie in a file, and tells in how many. */
-function damageFiles(folder: string, bytes: Uint8Array): number {
-  let found = 0;
-  for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
-    // One that is still being written is renamed or removed at any moment, and holds nothing that is read yet.
-    if (!name.endsWith(".seg")) continue;
-    const path = join(folder, name);
-    const content = readFileSync(path);
-    const at = content.indexOf(bytes);
-    if (at < 0) continue;
-    content[at] = (content[at] as number) ^ 1;
-    writeFileSync(path, content, { flag: "r+" });
-    found++;
-  }
-  return found;
-}

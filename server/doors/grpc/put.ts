@@ -12,14 +12,13 @@ import { MillraceError } from "../../../proto/errors.js";
 import type { ObjectInfoMessage, PutHeader, PutRequest, PutTrailer } from "../../../proto/messages.js";
 import type { Draft } from "../../engine/engine.js";
 import type { LiveNamespace } from "../../namespaces/namespaces.js";
+import { isFull, ROOM_POLL_FIRST_MS, ROOM_POLL_MAX_MS } from "../room.js";
 import { failure, pause } from "./calls.js";
 import type { Checks } from "./checks.js";
 import type { GrpcDoorContext } from "./context.js";
 
 /** How long a full store may hold up a put whose caller set no deadline. */
 const ROOM_WAIT_DEFAULT_MS = 5_000;
-const ROOM_POLL_FIRST_MS = 5;
-const ROOM_POLL_MAX_MS = 200;
 /** So that the typed error gets out before grpc-js answers the deadline by itself. */
 const DEADLINE_MARGIN_MS = 50;
 
@@ -220,10 +219,6 @@ export class PutStream {
     this.draft = null;
     this.leaving.abort();
   }
-}
-
-function isFull(thrown: unknown): boolean {
-  return thrown instanceof MillraceError && thrown.code === "RESOURCE_EXHAUSTED" && thrown.retryable;
 }
 
 function invalid(message: string): MillraceError {

@@ -5,19 +5,11 @@ import { Arrivals } from "./arrivals.js";
 import type { ChecksumName } from "./attributes.js";
 import { ChunkDecoder, type ChunkedForm } from "./auth/chunked.js";
 import { header, type S3Call, type S3Request } from "./call.js";
+import { CHECKSUM_BYTES, CHECKSUM_NAMES } from "./checksums.js";
+import { feed } from "./digested.js";
 import { S3Error } from "./errors.js";
 
-/** Bytes of each checksum that a sender may give. */
-const CHECKSUM_BYTES: Readonly<Record<ChecksumName, number>> = {
-  crc32: 4,
-  crc32c: 4,
-  crc64nvme: 8,
-  sha1: 20,
-  sha256: 32,
-};
 const MD5_BYTES = 16;
-/** Bytes that wait to be digested: above this the sender has to wait, until half of them are done. */
-const BACKLOG_BYTES_MAX = 8 * 1_024 * 1_024;
 
 /**
  * Payload of a request, out of its framing (aws-chunked or none). Iterating it yields the bytes as they arrive, each
@@ -106,7 +98,7 @@ class PayloadBody implements Body {
       for (let bytes = await arrivals.next(); bytes !== null; bytes = await arrivals.next()) {
         receivedBytes += bytes.length;
         for (const payload of this.decoder === null ? [bytes] : this.decoder.push(bytes)) {
-          await this.take(payload);
+          if (this.digests !== null) await feed(this.digests, payload);
           yield payload;
         }
       }
@@ -121,12 +113,6 @@ class PayloadBody implements Body {
     } finally {
       arrivals.close();
     }
-  }
-
-  private async take(payload: Buffer): Promise<void> {
-    if (this.digests === null) return;
-    this.digests.update(payload);
-    if (this.digests.backlogBytes > BACKLOG_BYTES_MAX) await this.digests.drained(BACKLOG_BYTES_MAX / 2);
   }
 
   private async verify(): Promise<void> {
@@ -225,7 +211,7 @@ function headerChecksum(request: S3Request): Expected["checksum"] {
   // There the checksum is that of the object to be, not of the list of its parts.
   if (request.method === "POST" && request.query.has("uploadId")) return null;
   const given: Expected["checksum"][] = [];
-  for (const name of Object.keys(CHECKSUM_BYTES) as ChecksumName[]) {
+  for (const name of CHECKSUM_NAMES) {
     const value = header(request, `x-amz-checksum-${name}`);
     if (value !== null) given.push(checksum(name, value));
   }

@@ -14,12 +14,21 @@ export interface PartChecksum {
   readonly sizeBytes: number;
 }
 
-const NAMES: ReadonlySet<string> = new Set<ChecksumName>(["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]);
+/** Bytes of each. */
+export const CHECKSUM_BYTES: Readonly<Record<ChecksumName, number>> = {
+  crc32: 4,
+  crc32c: 4,
+  crc64nvme: 8,
+  sha1: 20,
+  sha256: 32,
+};
+
+export const CHECKSUM_NAMES = Object.keys(CHECKSUM_BYTES) as readonly ChecksumName[];
 
 /** As in `x-amz-checksum-algorithm`, in any case; null: there is no such algorithm. */
 export function checksumName(text: string): ChecksumName | null {
   const name = text.toLowerCase();
-  return NAMES.has(name) ? (name as ChecksumName) : null;
+  return Object.hasOwn(CHECKSUM_BYTES, name) ? (name as ChecksumName) : null;
 }
 
 /** The types that a checksum may have; the first is the one where none is asked for. */

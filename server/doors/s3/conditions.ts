@@ -4,10 +4,9 @@
  */
 import { MillraceError } from "../../../proto/errors.js";
 import { type Condition, NO_CONDITION, type ObjectInfo } from "../../engine/engine.js";
-import { decodeAttributes } from "./attributes.js";
 import { header, type S3Call, type S3Request } from "./call.js";
 import { S3Error } from "./errors.js";
-import { noSuchKey } from "./target.js";
+import { lookUp, noSuchKey } from "./target.js";
 
 /** The headers as they were sent, or null. */
 export interface ReadConditions {
@@ -68,12 +67,12 @@ export function writeCondition(call: S3Call, bucket: string, key: string): Condi
   if (ifMatch !== null && ifNoneMatch !== null) {
     throw new S3Error("InvalidArgument", "If-Match and If-None-Match exclude each other; send one of them");
   }
-  const found = call.context.engine.describe(bucket, key);
+  const found = lookUp(call.context.engine, bucket, key);
   if (found === null) {
     if (ifMatch !== null) throw noSuchKey(key);
     return { ...NO_CONDITION, ifAbsent: true };
   }
-  const { etag } = decodeAttributes(found.attributes, found.info);
+  const { etag } = found.attributes;
   if (ifMatch !== null) {
     if (!matches(ifMatch, etag, "strong")) throw preconditionFailed("If-Match");
   } else if (matches(ifNoneMatch as string, etag, "weak")) {

@@ -1,9 +1,10 @@
 /** What a request says about an object beside its bytes, and how an answer says it again. */
 import type { ObjectInfo } from "../../engine/engine.js";
-import { encodeAttributes, type ObjectAttributes } from "./attributes.js";
+import { type ChecksumName, encodeAttributes, type ObjectAttributes } from "./attributes.js";
 import { header, type S3Call, type S3Request } from "./call.js";
 import { S3Error } from "./errors.js";
 import { parseTagHeader } from "./tags.js";
+import { element } from "./xml.js";
 
 /** Of all names and values together, as S3 has it. */
 const METADATA_BYTES_MAX = 2048;
@@ -112,6 +113,17 @@ export function validators(info: ObjectInfo, { etag }: ObjectAttributes): Record
 export function checksumHeaders(checksum: ObjectAttributes["checksum"]): Record<string, string> {
   if (checksum === null) return {};
   return { [`x-amz-checksum-${checksum.name}`]: checksum.value, "x-amz-checksum-type": checksum.type };
+}
+
+/** Name of the element that has a checksum of this name. */
+export function checksumElement(name: ChecksumName): string {
+  return `Checksum${name.toUpperCase()}`;
+}
+
+/** The elements that tell of an object's: its value and its type. */
+export function checksumXml(checksum: ObjectAttributes["checksum"]): string {
+  if (checksum === null) return "";
+  return element(checksumElement(checksum.name), checksum.value) + element("ChecksumType", checksum.type);
 }
 
 /** Headers that the query of a signed request puts in the place of the object's own. */

@@ -1,9 +1,11 @@
 /**
  * What was set for a bucket. It lies in the bucket itself, as JSON in a hidden object, and so lives and ends with it.
  */
+import { buffer } from "node:stream/consumers";
 import { MillraceError } from "../../../proto/errors.js";
 import { type Engine, NO_CONDITION } from "../../engine/engine.js";
 import { BUCKET_SETTINGS_KEY } from "./hidden.js";
+import { readerBytes } from "./outgoing.js";
 
 export interface BucketSettings {
   /** Null: none were ever put. */
@@ -67,14 +69,9 @@ async function find(
   const reader = engine.open(bucket, BUCKET_SETTINGS_KEY, 0, 0);
   if (reader === null) return { settings: NOTHING, sequence: 0 };
   try {
-    const bytes = Buffer.alloc(reader.info.sizeBytes);
-    for (let read = 0; read < bytes.length; ) {
-      const into = bytes.subarray(read);
-      const count = reader.inFiles ? await reader.readAsync(into) : reader.read(into);
-      if (count === 0) throw new MillraceError("INTERNAL", "the settings of the bucket ended early");
-      read += count;
-    }
-    return { settings: JSON.parse(bytes.toString()) as BucketSettings, sequence: reader.info.sequence };
+    const { sizeBytes, sequence } = reader.info;
+    const bytes = await buffer(readerBytes(reader, sizeBytes));
+    return { settings: JSON.parse(bytes.toString()) as BucketSettings, sequence };
   } finally {
     reader.close();
   }

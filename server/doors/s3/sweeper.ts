@@ -13,12 +13,12 @@ import { PARTS_PREFIX, UPLOADS_PREFIX } from "./hidden.js";
 import { dueUnixMs, hasExpired } from "./lifecycle.js";
 import { type LifecycleRule, readSettings } from "./settings.js";
 import { decodeUpload, findUpload, removeUpload, type Upload, uploadIdOf } from "./uploads.js";
+import { objectsOf } from "./walk.js";
 
 /** Rules count in days. */
 export const SWEEP_INTERVAL_MS = 10 * 60_000;
 /** Longer than any job, and as long as a bucket lives without being used. */
 export const UPLOAD_AGE_MAX_MS = 7 * 24 * 3_600_000;
-const PAGE_OBJECTS = 1000;
 
 export interface SweeperOptions {
   engine: Engine;
@@ -89,7 +89,8 @@ export class LifecycleSweeper {
   private async expire(name: string, rule: LifecycleRule): Promise<number> {
     const { engine } = this.options;
     let removed = 0;
-    for await (const object of this.walk(name, Buffer.from(rule.prefix))) {
+    for await (const object of objectsOf(engine, name, Buffer.from(rule.prefix))) {
+      if (this.stopped) break;
       if (!hasExpired(rule, object.sealedUnixMs, this.options.clock.unixMs())) continue;
       if (removeIfSame(() => engine.remove(name, object.key, onlyOver(object)))) removed += 1;
     }
@@ -99,7 +100,8 @@ export class LifecycleSweeper {
   private async endUploads(name: string, rules: readonly LifecycleRule[]): Promise<number> {
     const { engine } = this.options;
     let removed = 0;
-    for await (const { key, attributes } of this.walk(name, UPLOADS_PREFIX)) {
+    for await (const { key, attributes } of objectsOf(engine, name, UPLOADS_PREFIX)) {
+      if (this.stopped) break;
       const upload = decodeUpload(attributes);
       if (endOf(upload, rules) > this.options.clock.unixMs()) continue;
       removeUpload(engine, name, uploadIdOf(key));
@@ -119,20 +121,6 @@ export class LifecycleSweeper {
       if (findUpload(engine, name, uploadId) === null) removeUpload(engine, name, uploadId);
       // Past all parts of this upload.
       startAfter = Buffer.concat([PARTS_PREFIX, Buffer.from(`${uploadId}/~`)]);
-      await turn();
-    }
-  }
-
-  private async *walk(
-    name: string,
-    prefix: Buffer,
-  ): AsyncGenerator<ReturnType<Engine["list"]>["objects"][number]> {
-    let startAfter: Buffer = Buffer.alloc(0);
-    for (let more = true; more && !this.stopped; ) {
-      const page = this.options.engine.list(name, prefix, startAfter, PAGE_OBJECTS, true);
-      yield* page.objects;
-      more = page.truncated;
-      startAfter = page.objects.at(-1)?.key ?? startAfter;
       await turn();
     }
   }

@@ -1,7 +1,7 @@
 /** The one way in which bytes go from a request, or from another object, into the store. */
 import { performance } from "node:perf_hooks";
-import { MillraceError } from "../../../proto/errors.js";
 import type { Draft, Key } from "../../engine/engine.js";
+import { isFull, ROOM_POLL_FIRST_MS, ROOM_POLL_MAX_MS } from "../room.js";
 import { header, type S3Call } from "./call.js";
 import { S3Error } from "./errors.js";
 import { liveBucket } from "./target.js";
@@ -11,8 +11,6 @@ export const PUT_BYTES_MAX = 5 * 2 ** 30;
 
 /** How long a full store may hold up a request. */
 const ROOM_WAIT_MS = 30_000;
-const ROOM_POLL_FIRST_MS = 5;
-const ROOM_POLL_MAX_MS = 200;
 
 /** EntityTooLarge where the request's headers say so already: before its body is asked for. */
 export function checkAnnounced(call: S3Call, bucket: string, bytesMax = PUT_BYTES_MAX): void {
@@ -80,8 +78,7 @@ export async function untilRoom<T>(call: S3Call, attempt: () => T | Promise<T>):
     try {
       return await attempt();
     } catch (thrown) {
-      const { code, retryable } = MillraceError.from(thrown);
-      if (code !== "RESOURCE_EXHAUSTED" || !retryable) throw thrown;
+      if (!isFull(thrown)) throw thrown;
       const nowMs = performance.now();
       if (startedMs === 0) startedMs = nowMs;
       const leftMs = ROOM_WAIT_MS - (nowMs - startedMs);

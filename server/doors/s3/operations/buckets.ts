@@ -4,6 +4,7 @@ import { LEASE_MAX_MS } from "../../../namespaces/namespaces.js";
 import { header, type S3Call } from "../call.js";
 import { S3Error } from "../errors.js";
 import { sendEmpty, sendXml } from "../respond.js";
+import { bucketOf } from "../target.js";
 import { element, expectElement, parseXml, readBytes, S3_XMLNS, textOf } from "../xml.js";
 
 /** There is one owner of everything: who runs the node. */
@@ -130,8 +131,4 @@ function requireObject({ context, request }: S3Call): void {
   if (context.engine.head(request.bucket, Buffer.from(request.key)) === null) {
     throw new S3Error("NoSuchKey", "there is no such object", { Key: request.key });
   }
-}
-
-function bucketOf({ request }: S3Call): string {
-  return request.bucket as string;
 }

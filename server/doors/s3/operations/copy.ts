@@ -1,22 +1,20 @@
 /** Copies within the node: of one object to another key, bucket or description. */
-import { type DigestName, requireAddon } from "../../../../native/binding/addon.js";
+import type { DigestName } from "../../../../native/binding/addon.js";
 import type { Condition, ObjectInfo } from "../../../engine/engine.js";
-import { type ChecksumName, decodeAttributes, type ObjectAttributes } from "../attributes.js";
+import type { ChecksumName, ObjectAttributes } from "../attributes.js";
 import { allowed } from "../auth/credentials.js";
 import { header, type S3Call } from "../call.js";
 import { checksumName } from "../checksums.js";
 import { judge, preconditionFailed, readConditions, refusedWrite, writeCondition } from "../conditions.js";
+import { DigestedSource } from "../digested.js";
 import { S3Error } from "../errors.js";
-import { type Described, describedBy, sealedAttributes } from "../metadata.js";
+import { checksumXml, type Described, describedBy, sealedAttributes } from "../metadata.js";
 import { readerBytes } from "../outgoing.js";
 import { sendXml } from "../respond.js";
-import { liveBucket, type Target, targetOf } from "../target.js";
-import { receive, type Source, untilRoom } from "../upload.js";
+import { type Found, find, liveBucket, lookUp, type Target, targetOf } from "../target.js";
+import { receive, untilRoom } from "../upload.js";
 import { element, S3_XMLNS } from "../xml.js";
-import { checksumXml, type Found, find, openVersion } from "./objects.js";
-
-/** Bytes that wait to be digested: above this reading waits. */
-const BACKLOG_BYTES_MAX = 8 * 2 ** 20;
+import { openVersion } from "./objects.js";
 
 export async function copyObject(call: S3Call): Promise<void> {
   const { request, context } = call;
@@ -114,9 +112,8 @@ async function copyAsItIs(
     throw refusedWrite(call, bucket, key, thrown);
   }
   // The source may have been another version by then; the copy tells, unless it is another one already.
-  const now = engine.describe(bucket, key);
-  if (now?.info.sequence !== info.sequence) return { info, attributes };
-  return { info, attributes: decodeAttributes(now.attributes, info) };
+  const now = lookUp(engine, bucket, key);
+  return { info, attributes: now?.info.sequence === info.sequence ? now.attributes : attributes };
 }
 
 /** Copies the version that was found, with a description and perhaps a checksum of its own. */
@@ -153,29 +150,6 @@ async function copyVersion(
     } finally {
       reader.close();
     }
-  }
-}
-
-/** Bytes that are digested while they pass. */
-export class DigestedSource implements Source {
-  /** In the order of the names; after the iteration has ended. */
-  digests: readonly Buffer[] = [];
-
-  constructor(
-    private readonly bytes: AsyncIterable<Buffer>,
-    readonly sizeBytes: number,
-    private readonly names: readonly DigestName[],
-  ) {}
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, void> {
-    if (this.names.length === 0) return yield* this.bytes;
-    const digests = new (requireAddon().Digests)(this.names);
-    for await (const piece of this.bytes) {
-      digests.update(piece);
-      if (digests.backlogBytes > BACKLOG_BYTES_MAX) await digests.drained(BACKLOG_BYTES_MAX / 2);
-      yield piece;
-    }
-    this.digests = await digests.finish();
   }
 }
 

@@ -4,7 +4,7 @@ import { S3Error } from "../errors.js";
 import { lifecycleXml, parseLifecycle } from "../lifecycle.js";
 import { sendEmpty, sendXml } from "../respond.js";
 import { changeSettings, readSettings } from "../settings.js";
-import { liveBucket } from "../target.js";
+import { bucketOf } from "../target.js";
 import { readXml } from "../xml.js";
 
 /** A thousand rules with long prefixes. */
@@ -34,10 +34,6 @@ export async function deleteBucketLifecycle(call: S3Call): Promise<void> {
   await changeSettings(call.context.engine, bucket, { lifecycle: null });
   count(call, bucket);
   sendEmpty(call, 204);
-}
-
-function bucketOf({ context, request }: S3Call): string {
-  return liveBucket(context, request.bucket as string).name;
 }
 
 function count(call: S3Call, bucket: string): void {

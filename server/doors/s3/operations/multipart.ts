@@ -3,25 +3,20 @@
  * straight into the store as a hidden object; completing joins them to the object without moving a byte.
  */
 import { createHash } from "node:crypto";
-import { setImmediate as turn } from "node:timers/promises";
 import type { DigestName } from "../../../../native/binding/addon.js";
 import { NO_CONDITION } from "../../../engine/engine.js";
-import {
-  type ChecksumName,
-  decodeAttributes,
-  encodeAttributes,
-  type ObjectAttributes,
-} from "../attributes.js";
+import { type ChecksumName, encodeAttributes, type ObjectAttributes } from "../attributes.js";
 import { openBody } from "../body.js";
 import { header, type S3Call } from "../call.js";
-import { type ChecksumType, checksumName, checksumOfParts, typesOf } from "../checksums.js";
+import { CHECKSUM_NAMES, type ChecksumType, checksumName, checksumOfParts, typesOf } from "../checksums.js";
 import { onlyOver, refusedWrite, writeCondition } from "../conditions.js";
+import { DigestedSource } from "../digested.js";
 import { S3Error } from "../errors.js";
 import { partKey, UPLOADS_PREFIX, uploadKey } from "../hidden.js";
-import { checkSealed, describedBy, sealedAttributes } from "../metadata.js";
+import { checkSealed, checksumElement, checksumXml, describedBy, sealedAttributes } from "../metadata.js";
 import { readerBytes } from "../outgoing.js";
 import { sendEmpty, sendXml } from "../respond.js";
-import { liveBucket, type Target, targetOf } from "../target.js";
+import { bucketOf, lookUp, type Target, targetOf } from "../target.js";
 import { receive, type Source, untilRoom } from "../upload.js";
 import {
   allParts,
@@ -38,6 +33,7 @@ import {
   type Upload,
   uploadIdOf,
 } from "../uploads.js";
+import { objectsOf } from "../walk.js";
 import {
   childrenOf,
   element,
@@ -51,7 +47,7 @@ import {
   type XmlElement,
 } from "../xml.js";
 import { OWNER_XML } from "./buckets.js";
-import { copySource, DigestedSource, findSource } from "./copy.js";
+import { copySource, findSource } from "./copy.js";
 import { readCount, readUrlEncoded, urlEncode } from "./listing.js";
 import { openVersion } from "./objects.js";
 
@@ -246,7 +242,7 @@ function partXml({ number, etag, checksum, info }: Part): string {
 export async function listMultipartUploads(call: S3Call): Promise<void> {
   const { request, context } = call;
   const { query } = request;
-  const bucket = liveBucket(context, request.bucket as string).name;
+  const bucket = bucketOf(call);
   const prefix = query.get("prefix") ?? "";
   const delimiter = query.get("delimiter") ?? "";
   const keyMarker = query.get("key-marker") ?? "";
@@ -306,16 +302,9 @@ interface FoundUpload {
 
 async function uploadsOf({ context }: S3Call, bucket: string): Promise<FoundUpload[]> {
   const found: FoundUpload[] = [];
-  let startAfter: Buffer = Buffer.alloc(0);
-  for (let more = true; more; ) {
-    const page = context.engine.list(bucket, UPLOADS_PREFIX, startAfter, PAGE_MAX, true);
-    for (const { key, attributes } of page.objects) {
-      const upload = decodeUpload(attributes);
-      found.push({ upload, id: uploadIdOf(key), bytes: Buffer.from(upload.key) });
-    }
-    more = page.truncated;
-    startAfter = page.objects.at(-1)?.key ?? startAfter;
-    if (more) await turn();
+  for await (const { key, attributes } of objectsOf(context.engine, bucket, UPLOADS_PREFIX)) {
+    const upload = decodeUpload(attributes);
+    found.push({ upload, id: uploadIdOf(key), bytes: Buffer.from(upload.key) });
   }
   return found;
 }
@@ -371,10 +360,7 @@ export async function completeMultipartUpload(call: S3Call): Promise<void> {
     `<CompleteMultipartUploadResult xmlns="${S3_XMLNS}">` +
       `${element("Location", `http://${host}${call.request.rawPath}`)}${element("Bucket", bucket)}` +
       `${element("Key", key)}${element("ETag", `"${etag}"`)}` +
-      (checksum === null
-        ? ""
-        : element(checksumElement(checksum.name), checksum.value) + element("ChecksumType", checksum.type)) +
-      "</CompleteMultipartUploadResult>",
+      `${checksumXml(checksum)}</CompleteMultipartUploadResult>`,
   );
 }
 
@@ -443,10 +429,8 @@ function sealed(call: S3Call, attributes: ObjectAttributes): Buffer {
 
 /** What an earlier try of the same request made, or null. */
 function completedBefore({ context }: S3Call, { bucket, key }: Target, etag: string): Completed | null {
-  const found = context.engine.describe(bucket, key);
-  if (found === null) return null;
-  const attributes = decodeAttributes(found.attributes, found.info);
-  return attributes.etag === etag ? attributes : null;
+  const found = lookUp(context.engine, bucket, key);
+  return found?.attributes.etag === etag ? found.attributes : null;
 }
 
 function readParts(root: XmlElement): NamedPart[] {
@@ -470,8 +454,6 @@ function readParts(root: XmlElement): NamedPart[] {
     };
   });
 }
-
-const CHECKSUM_NAMES = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"] as const;
 
 /** The MD5 of the parts' MD5s and their count. What is no MD5 is no part's, and found out so later. */
 function etagOfParts(parts: readonly NamedPart[]): string {
@@ -581,10 +563,6 @@ function askedChecksum({ request }: S3Call): Upload["checksum"] {
 function checksumHeaders({ checksum }: Upload): Record<string, string> {
   if (checksum === null) return {};
   return { "x-amz-checksum-algorithm": checksum.name.toUpperCase(), "x-amz-checksum-type": checksum.type };
-}
-
-function checksumElement(name: ChecksumName): string {
-  return `Checksum${name.toUpperCase()}`;
 }
 
 function digestsOf({ checksum }: Upload): DigestName[] {

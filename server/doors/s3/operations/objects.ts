@@ -1,7 +1,7 @@
 /** Operations on single objects, and the one that deletes many. */
 import { MillraceError } from "../../../../proto/errors.js";
 import { NO_CONDITION, type ObjectInfo } from "../../../engine/engine.js";
-import { decodeAttributes, type ObjectAttributes } from "../attributes.js";
+import type { ObjectAttributes } from "../attributes.js";
 import { allowed } from "../auth/credentials.js";
 import { openBody } from "../body.js";
 import { header, type S3Call, type S3Request } from "../call.js";
@@ -19,6 +19,7 @@ import {
 import { S3Error } from "../errors.js";
 import {
   checksumHeaders,
+  checksumXml,
   describedBy,
   objectHeaders,
   overriddenHeaders,
@@ -28,7 +29,7 @@ import {
 import { sendObject } from "../outgoing.js";
 import { contentRange, parseRange } from "../ranges.js";
 import { sendEmpty, sendXml } from "../respond.js";
-import { noSuchKey, type Target, targetOf } from "../target.js";
+import { bucketOf, find, lookUp, type Target, targetOf } from "../target.js";
 import { checkAnnounced, receive } from "../upload.js";
 import { PART_NUMBER_MAX } from "../uploads.js";
 import {
@@ -113,7 +114,7 @@ export async function deleteObject(call: S3Call): Promise<void> {
 
 export async function deleteObjects(call: S3Call): Promise<void> {
   const { request, context } = call;
-  const bucket = request.bucket as string;
+  const bucket = bucketOf(call);
   if (!hasChecksum(request)) {
     throw new S3Error(
       "InvalidRequest",
@@ -159,18 +160,6 @@ export async function getObjectAttributes(call: S3Call): Promise<void> {
   );
 }
 
-export interface Found {
-  readonly info: ObjectInfo;
-  readonly attributes: ObjectAttributes;
-}
-
-/** The version of the object that there is now. NoSuchKey. */
-export function find({ context }: S3Call, { bucket, key }: Target): Found {
-  const found = context.engine.describe(bucket, key);
-  if (found === null) throw noSuchKey(key);
-  return { info: found.info, attributes: decodeAttributes(found.attributes, found.info) };
-}
-
 /** Opens that version, for `length` bytes (0: to the end). Null where it was overwritten since: find it anew. */
 export function openVersion(
   { context }: S3Call,
@@ -188,14 +177,6 @@ export function openVersion(
     if (MillraceError.from(thrown).code !== "OUT_OF_RANGE" || offset + length > sizeBytes) throw thrown;
   }
   return null;
-}
-
-/** The elements of `<Checksum>` and of `<CopyObjectResult>`. */
-export function checksumXml(checksum: ObjectAttributes["checksum"]): string {
-  if (checksum === null) return "";
-  return (
-    element(`Checksum${checksum.name.toUpperCase()}`, checksum.value) + element("ChecksumType", checksum.type)
-  );
 }
 
 /** What of an object is answered, and how. */
@@ -281,11 +262,11 @@ function remove({ context }: S3Call, bucket: string, key: string, conditions: De
     return;
   }
   for (;;) {
-    const found = engine.describe(bucket, key);
+    const found = lookUp(engine, bucket, key);
     if (found === null) return;
-    const { info } = found;
+    const { info, attributes } = found;
     const modifiedMs = Math.floor(info.sealedUnixMs / 1000) * 1000;
-    if (etag !== null && !matches(etag, decodeAttributes(found.attributes, info).etag, "strong")) {
+    if (etag !== null && !matches(etag, attributes.etag, "strong")) {
       throw preconditionFailed("If-Match");
     }
     if (sizeBytes !== null && sizeBytes.trim() !== String(info.sizeBytes)) {

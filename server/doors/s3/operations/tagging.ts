@@ -3,8 +3,6 @@
  * are copied within the store, which costs as much as a copy of the object, and Last-Modified becomes the time of that.
  */
 import { MillraceError } from "../../../../proto/errors.js";
-import type { ObjectInfo } from "../../../engine/engine.js";
-import { decodeAttributes, type ObjectAttributes } from "../attributes.js";
 import type { S3Call } from "../call.js";
 import { onlyOver } from "../conditions.js";
 import { S3Error } from "../errors.js";
@@ -12,7 +10,7 @@ import { sealedAttributes } from "../metadata.js";
 import { sendEmpty, sendXml } from "../respond.js";
 import { changeSettings, readSettings } from "../settings.js";
 import { BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, parseTagging, type Tags, taggingXml } from "../tags.js";
-import { liveBucket, noSuchKey, targetOf } from "../target.js";
+import { bucketOf, find, targetOf } from "../target.js";
 import { untilRoom } from "../upload.js";
 import { readXml } from "../xml.js";
 
@@ -22,13 +20,13 @@ const TAGGING_BYTES_MAX = 256 * 1024;
 const TRIES_MAX = 10;
 
 export async function getObjectTagging(call: S3Call): Promise<void> {
-  const { tags } = find(call).attributes;
+  const { tags } = find(call, targetOf(call)).attributes;
   count(call);
   sendXml(call, 200, taggingXml(tags));
 }
 
 export async function putObjectTagging(call: S3Call): Promise<void> {
-  find(call);
+  find(call, targetOf(call));
   await changeTags(call, parseTagging(await readXml(call, TAGGING_BYTES_MAX), OBJECT_TAGS_MAX));
   sendEmpty(call, 200);
 }
@@ -62,18 +60,12 @@ export async function deleteBucketTagging(call: S3Call): Promise<void> {
   sendEmpty(call, 204);
 }
 
-function find(call: S3Call): { attributes: ObjectAttributes; info: ObjectInfo } {
-  const { bucket, key } = targetOf(call);
-  const found = call.context.engine.describe(bucket, key);
-  if (found === null) throw noSuchKey(key);
-  return { attributes: decodeAttributes(found.attributes, found.info), info: found.info };
-}
-
 async function changeTags(call: S3Call, tags: Tags): Promise<void> {
   const { engine } = call.context;
-  const { bucket, key } = targetOf(call);
+  const target = targetOf(call);
+  const { bucket, key } = target;
   for (let tried = 1; ; tried++) {
-    const { attributes, info } = find(call);
+    const { attributes, info } = find(call, target);
     const changed = sealedAttributes(call, { ...attributes, tags: { ...tags } });
     try {
       await untilRoom(call, () => engine.copy(bucket, key, bucket, key, onlyOver(info), changed));
@@ -89,10 +81,6 @@ async function changeTags(call: S3Call, tags: Tags): Promise<void> {
   }
 }
 
-function bucketOf({ context, request }: S3Call): string {
-  return liveBucket(context, request.bucket as string).name;
-}
-
 function count(call: S3Call): void {
-  call.context.engine.count(call.request.bucket as string, "s3", 0, 0, 1);
+  call.context.engine.count(bucketOf(call), "s3", 0, 0, 1);
 }
