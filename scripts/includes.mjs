@@ -12,7 +12,8 @@ const MAY_INCLUDE = {
   store: ["base", "segment", "index", "tier", "store"],
   transport: ["base", "segment", "index", "tier", "store", "transport"],
   kernels: ["base", "kernels"],
-  binding: ["base", "segment", "index", "tier", "store", "transport", "kernels", "binding"],
+  duckdb: ["base", "duckdb"],
+  binding: ["base", "segment", "index", "tier", "store", "transport", "kernels", "duckdb", "binding"],
 };
 
 let broken = 0;

@@ -13,12 +13,15 @@ const char* code_name(Code code) {
     case Code::kOutOfRange: return "OUT_OF_RANGE";
     case Code::kUnauthenticated: return "UNAUTHENTICATED";
     case Code::kUnsupported: return "UNSUPPORTED";
+    case Code::kPermissionDenied: return "PERMISSION_DENIED";
+    case Code::kSqlFailed: return "SQL_FAILED";
     case Code::kNotFound: return "NOT_FOUND";
     case Code::kAlreadyExists: return "ALREADY_EXISTS";
     case Code::kConditionFailed: return "CONDITION_FAILED";
     case Code::kNamespaceGone: return "NAMESPACE_GONE";
     case Code::kClosed: return "CLOSED";
     case Code::kAborted: return "ABORTED";
+    case Code::kCancelled: return "CANCELLED";
     case Code::kResourceExhausted: return "RESOURCE_EXHAUSTED";
     case Code::kDeadlineExceeded: return "DEADLINE_EXCEEDED";
     case Code::kChecksumMismatch: return "CHECKSUM_MISMATCH";

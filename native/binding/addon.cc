@@ -10,12 +10,16 @@
 #include "base/limits.h"
 #include "binding/convert.h"
 #include "binding/digests.h"
+#include "binding/duckdb.h"
 #include "binding/engine.h"
+#include "binding/forest.h"
 #include "binding/inspect.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
+#include "binding/learning.h"
 #include "binding/session.h"
 #include "binding/span.h"
+#include "binding/training_input.h"
 #include "segment/layout.h"
 #include "tier/file_reader.h"
 #include "transport/wire.h"
@@ -96,6 +100,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   register_session(env, exports);
   register_inspect(env, exports);
   register_digests(env, exports);
+  register_duckdb(env, exports);
+  register_learning(env, exports);
+  register_forest(env, exports);
+  register_training_input(env, exports);
   return exports;
 }
 

@@ -88,6 +88,8 @@ export interface NativeNamespaceStats {
   demotedBytes: number;
   promotedBytes: number;
   cleanedBytes: number;
+  /** On their way through doors, in memory that is no segment. */
+  bufferBytes: number;
   traffic: Record<NativeDoor, NativeTraffic>;
 }
 
@@ -207,6 +209,11 @@ export interface NativeEngine {
   /** Removes what earlier engines left and no namespace of this one took up. */
   removeOrphans(): void;
   dropNamespace(name: string): void;
+  /**
+   * `token` (16 bytes) opens native sessions of the namespace too, until then; those that are open then end.
+   * RESOURCE_EXHAUSTED where a namespace has as many such holders as it may have.
+   */
+  admit(name: string, token: Uint8Array, expiresUnixMs: number, readOnly: boolean): void;
   namespaceStats(name: string): NativeNamespaceStats;
   stats(): NativeNodeStats;
   head(namespace: string, key: Key): NativeObjectInfo | null;
@@ -273,6 +280,8 @@ export interface NativeSpan {
 
 export type ByteSpan = Uint8Array | NativeSpan;
 
+export type SumType = "float32" | "float64" | "int32" | "int64";
+
 export interface Kernels {
   generateRecords(firstRecord: number, count: number, skewed: boolean, out: ByteSpan): Promise<void>;
   sampleKeys(
@@ -310,6 +319,15 @@ export interface Kernels {
     options: { ordered: boolean },
   ): Promise<RecordsSummary>;
   crc32c(seed: number, bytes: ByteSpan): number;
+  /**
+   * Fills `out` with the sum of the inputs, all of its length: elements of `type`, added in the order of the inputs, the
+   * same bit for bit on every machine. Integers wrap around. `out` may be one of the inputs, whole.
+   */
+  sumArrays(type: SumType, inputs: readonly ByteSpan[], out: ByteSpan): Promise<void>;
+  /** The same at once, for small arrays. */
+  sumArraysNow(type: SumType, inputs: readonly ByteSpan[], out: ByteSpan): void;
+  /** A copy of the first `count` bytes, at most 64 KiB. */
+  peek(bytes: ByteSpan, count: number): Uint8Array;
   sortLocal(options: {
     records: number;
     threads: number;
@@ -361,13 +379,385 @@ export interface SessionOptions {
   timeoutMs: number;
 }
 
+/** What a fragment of SQL reads beside files: stretches of map outputs, each one partition as one map left it. */
+export interface NativeRowsInput {
+  /** As the SQL names it: `FROM rows_in('name')`. Its columns are c0, c1, … */
+  name: string;
+  /** SQL types of the columns. */
+  types: readonly string[];
+  /** Each holds zero or more blocks (native/duckdb/block.h), all of these columns. */
+  extents: readonly ByteSpan[];
+  /** CRC32C of each extent, compared before anything is read; null: do not. */
+  checksums: Uint32Array | null;
+}
+
+export interface NativeDuckDbOptions {
+  /** Path of libduckdb.so, one a process. UNSUPPORTED where it cannot be loaded or lacks a function. */
+  library: string;
+  threads: number;
+  /** Bytes that DuckDB may use before it spills; 0: its own default. */
+  memoryBytes: number;
+  /** Where it spills; null: not at all. */
+  spillDirectory: string | null;
+}
+
+/** A DuckDB of its own, in memory. Statements run one after another, off the event loop. */
+export interface NativeDuckDb {
+  /** `v1.5.5` */
+  readonly version: string;
+  /**
+   * Runs one statement and keeps its rows, cut into `partitions`. With more than one, the last column of the result,
+   * an UINTEGER, is the partition of the row and is not kept. Errors: SQL_FAILED with DuckDB's words, CHECKSUM_MISMATCH
+   * with `extents` (indices `[input, extent]` that do not match), CORRUPT for blocks that are none, RESOURCE_EXHAUSTED
+   * where memory runs out, CANCELLED.
+   */
+  execute(sql: string, inputs: readonly NativeRowsInput[], partitions: number): Promise<NativeRows>;
+  /** Ends the statement at work. */
+  cancel(): void;
+  /** Ends the statement at work; others fail with CLOSED. Resolves when nothing runs any more. */
+  close(): Promise<void>;
+}
+
+/** The rows of a statement, in this process's memory. */
+export interface NativeRows {
+  readonly names: readonly string[];
+  /** SQL types of the kept columns. */
+  readonly types: readonly string[];
+  readonly rows: number;
+  /** Of each partition. */
+  readonly partitionRows: Float64Array;
+  /** Bytes that `write` needs: 0 where there are no rows. */
+  readonly bytes: number;
+  /** Lays all partitions down one after another, as `extents` of an input want them. */
+  write(into: ByteSpan): Promise<{ offsets: Float64Array; checksums: Uint32Array }>;
+  /** The values of a VARCHAR column from row `first` on, at most `count`: for people and JSON. One partition only. */
+  texts(column: number, first: number, count: number): (string | null)[];
+  close(): void;
+}
+
+/** How rows become those of linear models, and which partition gets them: native/kernels/deal_rows.h. */
+export interface DealOptions {
+  partitions: number;
+  seed: number;
+  /** One a feature: 1 for a number, for a category how many there are. */
+  widths: Uint32Array;
+  unitRows: boolean;
+  intercept: boolean;
+  inOrder: boolean;
+  /** The label that becomes 1, all others -1; null: labels stay as they are. */
+  positive: number | null;
+}
+
+export interface TrainingShape {
+  firstRow: number;
+  rows: number;
+  features: number;
+  nonZeros: number;
+  sparse: boolean;
+  /** Of the block. */
+  bytes: number;
+}
+
+export interface DualAscentProblem {
+  loss: "hinge" | "logistic" | "squared";
+  lambda: number;
+  /** Of all partitions. */
+  rows: number;
+  sigma: number;
+  gamma: number;
+  passes: number;
+  seed: number;
+}
+
+/**
+ * Kernels of machine learning over the blocks of workloads/ml/dataset.ts. Models and variables are little-endian doubles.
+ */
+export interface Learning {
+  dealtShape(deal: DealOptions, partition: number, blocks: readonly ByteSpan[]): Promise<TrainingShape>;
+  dealRows(deal: DealOptions, partition: number, blocks: readonly ByteSpan[], out: ByteSpan): Promise<void>;
+  dealtFeaturesShape(
+    deal: DealOptions,
+    partition: number,
+    blocks: readonly ByteSpan[],
+    rows: number,
+  ): Promise<TrainingShape>;
+  dealFeatures(
+    deal: DealOptions,
+    partition: number,
+    blocks: readonly ByteSpan[],
+    rows: number,
+    out: ByteSpan,
+  ): Promise<void>;
+  dealLabels(deal: DealOptions, blocks: readonly ByteSpan[], out: ByteSpan): Promise<void>;
+  /** Sums are of (w, alpha) as they come in. `alphaOut` and `deltaOut` are filled. */
+  dualAscent(
+    problem: DualAscentProblem,
+    block: ByteSpan,
+    w: ByteSpan,
+    alpha: ByteSpan,
+    alphaOut: ByteSpan,
+    deltaOut: ByteSpan,
+  ): Promise<{ loss: number; dual: number; right: number }>;
+  lassoDescent(
+    problem: { lambda: number; sigma: number; gamma: number; passes: number; seed: number },
+    block: ByteSpan,
+    residual: ByteSpan,
+    weights: ByteSpan,
+    weightsOut: ByteSpan,
+    deltaOut: ByteSpan,
+  ): Promise<{ absolute: number; steepest: number; used: number }>;
+  linearScores(block: ByteSpan, w: ByteSpan, out: ByteSpan): Promise<void>;
+  /** Sums over the rows, whose labels are as the loss wants them. */
+  linearMetrics(
+    loss: DualAscentProblem["loss"],
+    block: ByteSpan,
+    w: ByteSpan,
+  ): Promise<{ loss: number; right: number; squaredError: number }>;
+  dot(a: ByteSpan, b: ByteSpan): Promise<number>;
+}
+
+/** What becomes of labels: `codes` in place of `values`, which ascend. */
+export interface LabelCodes {
+  values: Float64Array;
+  codes: Float64Array;
+}
+
+/** Which labels there are: `distinct`, ascending, is empty where `tooMany`. */
+export interface LabelSurvey {
+  distinct: Float64Array;
+  tooMany: boolean;
+  allWhole: boolean;
+}
+
+export interface LibsvmOptions {
+  /** Indices that a row may have: from `indexBegin` to below `indexEnd`. */
+  indexBegin: number;
+  indexEnd: number;
+  /** Indices above are skipped, and no fault. */
+  skipBeyond: boolean;
+  /** A row without a label has NaN. */
+  labelOptional: boolean;
+}
+
+/** A place in text, from 1. */
+export interface TextFault {
+  line: number;
+  column: number;
+  why: string;
+}
+
+export interface LibsvmSurvey {
+  lines: number;
+  rows: number;
+  nonZeros: number;
+  /** Null where there are no values. */
+  indexLowest: number | null;
+  indexHighest: number | null;
+  labels: LabelSurvey;
+  badCount: number;
+  /** The first of them. */
+  bad: TextFault[];
+  /** Where the text is no libsvm; nothing behind it was read. */
+  fault: TextFault | null;
+}
+
+/** Rows of a table, as `NativeRows.write` laid them down: the label (DOUBLE), if any, then the features (FLOAT). */
+export interface TableStretch {
+  scan: ByteSpan;
+  first: number;
+  count: number;
+  labels: LabelCodes | null;
+  /** Of each feature: null where it is a number, else what its values 0, 1, … become. */
+  categories: readonly (Float32Array | null)[];
+}
+
+/** Files of training data to the blocks of workloads/ml/dataset.ts. Codes null: labels stay as they are. */
+export interface TrainingInput {
+  readonly distinctLabelsMax: number;
+  readonly libsvmIndexMax: number;
+  readonly idxHeaderBytesMax: number;
+  blockBytes(shape: Omit<TrainingShape, "bytes">): number;
+  /** Of a file that begins with `head`. CORRUPT where it is no IDX. */
+  idxHeader(head: Uint8Array): {
+    dimensions: number[];
+    headerBytes: number;
+    valueBytes: number;
+    features: number;
+  };
+  surveyIdxLabels(head: Uint8Array, values: Uint8Array): Promise<LabelSurvey>;
+  writeIdxBlock(
+    shape: Omit<TrainingShape, "bytes">,
+    head: Uint8Array,
+    values: Uint8Array,
+    /** Null: no labels. */
+    labelHead: Uint8Array | null,
+    labels: Uint8Array,
+    codes: LabelCodes | null,
+    out: ByteSpan,
+  ): Promise<void>;
+  surveyLibsvm(text: Uint8Array, options: LibsvmOptions): Promise<LibsvmSurvey>;
+  /** ABORTED where the text is not the one that was surveyed. */
+  writeLibsvmBlock(
+    text: Uint8Array,
+    options: LibsvmOptions,
+    shape: Omit<TrainingShape, "bytes">,
+    codes: LabelCodes | null,
+    out: ByteSpan,
+  ): Promise<void>;
+  writeTableBlock(
+    shape: Omit<TrainingShape, "bytes">,
+    hasLabel: boolean,
+    stretches: readonly TableStretch[],
+    out: ByteSpan,
+  ): Promise<void>;
+}
+
+/** How trees are grown: native/kernels/forest.h. */
+export interface ForestSettings {
+  seed: number;
+  features: number;
+  /** Of a feature at most, that of missing values included. */
+  bins: number;
+  /** 0: regression. */
+  classes: number;
+  featuresPerNode: number;
+  depthMax: number;
+  leafMin: number;
+  entropy: boolean;
+  bagging: boolean;
+  /** One a class, or none: 1 each. */
+  classWeights: Float64Array;
+  /** One a feature: 1 where it is a category. */
+  categorical: Uint8Array;
+}
+
+export interface ForestLabelFacts {
+  rows: number;
+  sampled: number;
+  /** Of classification. */
+  classRows: Float64Array;
+  /** Of regression. */
+  min: number;
+  max: number;
+}
+
+/** What the bins of features are, one after another: native/kernels/forest_bins.h. */
+export interface ForestBinTables {
+  /** In `values`, one a feature. */
+  ends: Uint32Array;
+  values: Float64Array;
+}
+
+export interface ForestNodeSums {
+  /** Each as often as it was drawn. */
+  rows: number;
+  /** Regression: of the labels as fixed-point numbers. */
+  sum: bigint;
+  classRows: Float64Array;
+}
+
+export interface ForestSlotSplit {
+  /** again: no feature of this round told any rows apart. */
+  state: "leaf" | "split" | "again";
+  feature: number;
+  gain: number;
+  /** Which bins go left: 256 bits. */
+  left: Uint32Array;
+  all: ForestNodeSums;
+  leftSums: ForestNodeSums;
+  /** Of the children, for the slots that they become. */
+  leftId: bigint;
+  rightId: bigint;
+}
+
+/** How rows with a label fared after 1, 2, … trees. */
+export interface ForestTally {
+  rows: Float64Array;
+  right: Float64Array;
+  /** Sums of squared errors. */
+  squares: Float64Array;
+  /** Rows of class i taken for j at [i * classes + j]. */
+  confusion: Float64Array;
+  labelSum: number;
+  labelSquares: number;
+  /** A class or a number for each row, NaN where no tree votes. Empty where they were not asked for. */
+  predictions: Float64Array;
+}
+
+export interface PartedOutput {
+  offsets: Float64Array;
+  checksums: Uint32Array;
+}
+
+/** Kernels of random forests. Levels, histograms and subtrees are native/kernels/forest_*.h. */
+export interface ForestKernels {
+  labelFacts(
+    seed: number,
+    share: number,
+    classes: number,
+    blocks: readonly ByteSpan[],
+  ): Promise<ForestLabelFacts>;
+  sampleFeatures(
+    seed: number,
+    share: number,
+    blocks: readonly ByteSpan[],
+    cuts: Uint32Array,
+    out: ByteSpan,
+  ): Promise<PartedOutput>;
+  chooseBins(bins: number, categories: Uint32Array, samples: readonly ByteSpan[]): Promise<ForestBinTables>;
+  binnedBytes(rows: number, features: number, classes: number): number;
+  binRows(
+    settings: ForestSettings,
+    tables: ForestBinTables,
+    fixedPoint: { center: number; scale: number },
+    block: ByteSpan,
+    out: ByteSpan,
+  ): Promise<void>;
+  slotHistogramBytes(settings: ForestSettings): number;
+  levelHistograms(
+    settings: ForestSettings,
+    level: ByteSpan,
+    blocks: readonly ByteSpan[],
+    cuts: Uint32Array,
+    out: ByteSpan,
+  ): Promise<PartedOutput>;
+  /** CHECKSUM_MISMATCH where histograms do not have theirs. */
+  levelSplits(
+    settings: ForestSettings,
+    level: ByteSpan,
+    first: number,
+    count: number,
+    histograms: readonly ByteSpan[],
+    checksums: Uint32Array,
+  ): Promise<ForestSlotSplit[]>;
+  finishSlots(
+    settings: ForestSettings,
+    level: ByteSpan,
+    first: number,
+    count: number,
+    blocks: readonly ByteSpan[],
+  ): Promise<Uint8Array>;
+  /** With `outOfBag`, trees vote on rows alone that they did not draw. */
+  forestVotes(
+    forest: ByteSpan,
+    block: ByteSpan,
+    outOfBag: ForestSettings | null,
+    around: number,
+    wantsPredictions: boolean,
+  ): Promise<ForestTally>;
+}
+
 export interface Addon {
   /** The table of `native/base/limits.h`, by name. */
   readonly limits: Record<string, number>;
   readonly protocolVersion: number;
   readonly kernels: Kernels;
+  readonly learning: Learning;
+  readonly forest: ForestKernels;
+  readonly trainingInput: TrainingInput;
   readonly Engine: new (options: EngineOptions) => NativeEngine;
   readonly Digests: new (names: readonly DigestName[]) => NativeDigests;
+  readonly DuckDb: new (options: NativeDuckDbOptions) => NativeDuckDb;
   /** The CRC of a whole from those of its parts, one behind the other, and their sizes in bytes. CRCs are big-endian. */
   combineCrcs(name: CrcName, crcs: Uint8Array, sizesBytes: Float64Array): Buffer;
   /** See `client/transports/native.ts`, the only caller. */

@@ -10,9 +10,12 @@ class DraftHandle : public Napi::ObjectWrap<DraftHandle> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit DraftHandle(const Napi::CallbackInfo& info);
+  ~DraftHandle() override { set_waiting(0); }
   void open(std::shared_ptr<Namespace> ns, Draft draft, int64_t size_bytes);
 
  private:
+  // So many bytes of the last write wait for room, in the caller's memory.
+  void set_waiting(uint64_t bytes);
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value seal(const Napi::CallbackInfo& info);
   Napi::Value abort(const Napi::CallbackInfo& info);
@@ -20,6 +23,7 @@ class DraftHandle : public Napi::ObjectWrap<DraftHandle> {
   std::shared_ptr<Namespace> namespace_;
   Draft draft_;
   int64_t size_bytes_ = -1;  // announced, or -1
+  uint64_t waiting_bytes_ = 0;
 };
 
 }  // namespace millrace::binding

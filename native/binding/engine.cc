@@ -82,6 +82,7 @@ class Engine : public Napi::ObjectWrap<Engine> {
   Napi::Value recover_namespace(const Napi::CallbackInfo& info);
   Napi::Value remove_orphans(const Napi::CallbackInfo& info);
   Napi::Value drop_namespace(const Napi::CallbackInfo& info);
+  Napi::Value admit(const Napi::CallbackInfo& info);
   Napi::Value namespace_stats(const Napi::CallbackInfo& info);
   Napi::Value stats(const Napi::CallbackInfo& info);
   Napi::Value head(const Napi::CallbackInfo& info);
@@ -125,6 +126,7 @@ Napi::Function Engine::define(Napi::Env env) {
        InstanceMethod<&Engine::recover_namespace>("recoverNamespace"),
        InstanceMethod<&Engine::remove_orphans>("removeOrphans"),
        InstanceMethod<&Engine::drop_namespace>("dropNamespace"),
+       InstanceMethod<&Engine::admit>("admit"),
        InstanceMethod<&Engine::namespace_stats>("namespaceStats"), InstanceMethod<&Engine::stats>("stats"),
        InstanceMethod<&Engine::head>("head"), InstanceMethod<&Engine::describe>("describe"),
        InstanceMethod<&Engine::open>("open"),
@@ -254,6 +256,13 @@ Napi::Value Engine::drop_namespace(const Napi::CallbackInfo& info) {
   return info.Env().Null();
 }
 
+Napi::Value Engine::admit(const Napi::CallbackInfo& info) {
+  const Pass pass{to_uint(info[2]), info[3].ToBoolean().Value()};
+  if (!pass.expires()) throw bad_argument(info.Env(), "a pass expires");
+  check(info.Env(), namespace_of(info[0])->admit(to_token(info[1]), pass));
+  return info.Env().Null();
+}
+
 Napi::Value Engine::namespace_stats(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto ns = namespace_of(info[0]);
@@ -276,6 +285,7 @@ Napi::Value Engine::namespace_stats(const Napi::CallbackInfo& info) {
   object.Set("demotedBytes", static_cast<double>(stats.demoted_bytes));
   object.Set("promotedBytes", static_cast<double>(stats.promoted_bytes));
   object.Set("cleanedBytes", static_cast<double>(stats.cleaned_bytes));
+  object.Set("bufferBytes", static_cast<double>(stats.buffer_bytes));
   Napi::Object traffic = Napi::Object::New(env);
   for (size_t door = 0; door < std::size(kDoorNames); ++door) {
     const Traffic seen = ns->traffic(static_cast<Door>(door));

@@ -9,6 +9,7 @@ namespace millrace::binding {
 struct Instance {
   Napi::FunctionReference draft_class;
   Napi::FunctionReference reader_class;
+  Napi::FunctionReference rows_class;
   Napi::FunctionReference span_class;
   std::shared_ptr<void> session_state;  // binding/session.cc
 

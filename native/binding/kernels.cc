@@ -11,8 +11,7 @@
 #include "base/crc32c.h"
 #include "base/status.h"
 #include "binding/convert.h"
-#include "binding/promise_work.h"
-#include "binding/span.h"
+#include "binding/held_bytes.h"
 #include "kernels/check.h"
 #include "kernels/gensort.h"
 #include "kernels/merge.h"
@@ -21,18 +20,25 @@
 #include "kernels/sort.h"
 #include "kernels/sort_local.h"
 #include "kernels/splitters.h"
-#include "segment/mapping.h"
+#include "kernels/sum.h"
 
 namespace millrace {
 namespace {
 
 constexpr uint64_t kSafeIntegerMax = (uint64_t{1} << 53) - 1;
+constexpr uint64_t kPeekBytesMax = 64 * 1024;
 
 ScratchPool& scratch_pool() {
   static auto* pool = new ScratchPool();  // outlives every work thread
   return *pool;
 }
 
+using binding::Access;
+using binding::byte_argument;
+using binding::byte_array;
+using binding::ByteArgument;
+using binding::bytes_of;
+using binding::HoldingWork;
 using binding::to_error;
 
 [[noreturn]] void fail(Napi::Env env, const std::string& message) {
@@ -52,38 +58,6 @@ bool boolean(Napi::Env env, const Napi::Value& value, const char* name) {
   return value.As<Napi::Boolean>().Value();
 }
 
-Napi::Uint8Array byte_array(Napi::Env env, const Napi::Value& value, const char* name) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-    fail(env, std::string(name) + " must be a Uint8Array or a span");
-  }
-  return value.As<Napi::Uint8Array>();
-}
-
-std::span<uint8_t> bytes_of(Napi::Uint8Array array) {
-  // Data() of an empty array may be any pointer.
-  return array.ByteLength() == 0 ? std::span<uint8_t>()
-                                 : std::span<uint8_t>(array.Data(), array.ByteLength());
-}
-
-// Bytes as JavaScript gives them: a Uint8Array, or a span of a segment. `hold` keeps them in place.
-struct ByteArgument {
-  std::span<uint8_t> bytes;
-  Napi::Uint8Array array;      // empty where it is a span
-  std::shared_ptr<void> hold;  // null where it is ordinary memory
-};
-
-enum class Access { kRead, kWrite };
-
-ByteArgument byte_argument(Napi::Env env, const Napi::Value& value, const char* name, Access access) {
-  if (binding::SpanHandle* span = binding::SpanHandle::from(value)) {
-    if (access == Access::kWrite && !span->writable()) fail(env, std::string(name) + " is a span for reading only");
-    return {{span->bytes().data, span->bytes().bytes}, {}, span->hold()};
-  }
-  const Napi::Uint8Array array = byte_array(env, value, name);
-  const std::span<uint8_t> bytes = bytes_of(array);
-  return {bytes, array, bytes.empty() ? nullptr : pin_address(bytes.data())};
-}
-
 RecordLayout layout_of(const Napi::CallbackInfo& info) {
   const RecordLayout layout{
       static_cast<uint32_t>(integer(info.Env(), info[0], "recordBytes", kRecordBytesMax)),
@@ -98,49 +72,12 @@ Napi::Uint8Array to_array(Napi::Env env, const std::vector<uint8_t>& bytes) {
   return array;
 }
 
-// One kernel call on a work thread. It holds the arrays (so that their memory is not collected) and the
-// mappings behind arrays and spans (so that closing one from JavaScript in the meantime does not unmap it) until the
-// promise settles.
-class KernelWork final : public binding::PromiseWork {
- public:
-  using PromiseWork::PromiseWork;
-
-  std::span<uint8_t> hold(ByteArgument argument) {
-    if (argument.hold) pins_.push_back(std::move(argument.hold));
-    if (!argument.array.IsEmpty()) arrays_.push_back(Napi::Persistent(argument.array));
-    return argument.bytes;
-  }
-
- protected:
-  void Execute() override {
-    PromiseWork::Execute();
-    // Here and not with the object, so that a mapping that JavaScript has closed is unmapped off its thread.
-    pins_.clear();
-  }
-
- private:
-  std::vector<Napi::Reference<Napi::Uint8Array>> arrays_;
-  std::vector<std::shared_ptr<void>> pins_;
-};
-
 // Owns the work until it is started: arguments are still being checked, and a check throws.
-using WorkOwner = std::unique_ptr<KernelWork>;
+using WorkOwner = std::unique_ptr<HoldingWork>;
 
 Napi::Promise start(WorkOwner work, std::function<Status()> run,
                     std::function<Napi::Value(Napi::Env)> finish) {
   return work.release()->start(std::move(run), std::move(finish));
-}
-
-std::vector<std::span<const uint8_t>> hold_all(KernelWork& work, Napi::Env env, const Napi::Value& value,
-                                               const char* name) {
-  if (!value.IsArray()) fail(env, std::string(name) + " must be an array of Uint8Array or spans");
-  const auto array = value.As<Napi::Array>();
-  std::vector<std::span<const uint8_t>> spans(array.Length());
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const std::string element = std::string(name) + "[" + std::to_string(i) + "]";
-    spans[i] = work.hold(byte_argument(env, array.Get(i), element.c_str(), Access::kRead));
-  }
-  return spans;
 }
 
 Napi::Object bytes_result(Napi::Env env, uint64_t bytes) {
@@ -151,11 +88,11 @@ Napi::Object bytes_result(Napi::Env env, uint64_t bytes) {
 
 Napi::Value generate_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto work = std::make_unique<KernelWork>(env);
+  auto work = std::make_unique<HoldingWork>(env);
   const uint64_t first = integer(env, info[0], "firstRecord", kSafeIntegerMax);
   const uint64_t count = integer(env, info[1], "count", kSafeIntegerMax);
   const Skew skew = boolean(env, info[2], "skewed") ? Skew::kSkewed : Skew::kUniform;
-  const std::span<uint8_t> out = work->hold(byte_argument(env, info[3], "out", Access::kWrite));
+  const std::span<uint8_t> out = work->hold(info[3], "out", Access::kWrite);
   if (count > out.size() / kGensortRecordBytes) {
     throw to_error(env, Status(Code::kOutOfRange, "out has room for " +
                                                       std::to_string(out.size() / kGensortRecordBytes) +
@@ -173,7 +110,7 @@ Napi::Value generate_records_js(const Napi::CallbackInfo& info) {
 Napi::Value sample_keys_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> input = bytes_of(byte_array(env, info[2], "input"));
+  const std::span<uint8_t> input = bytes_of(byte_array(info[2], "input"));
   const uint64_t count = integer(env, info[3], "count", kSafeIntegerMax);
   const uint64_t seed = integer(env, info[4], "seed", kSafeIntegerMax);
   Result<std::vector<uint8_t>> keys = sample_keys(layout, input, count, seed);
@@ -184,7 +121,7 @@ Napi::Value sample_keys_js(const Napi::CallbackInfo& info) {
 Napi::Value choose_splitters_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> samples = bytes_of(byte_array(env, info[2], "samples"));
+  const std::span<uint8_t> samples = bytes_of(byte_array(info[2], "samples"));
   const auto partitions = static_cast<uint32_t>(integer(env, info[3], "partitions", UINT32_MAX));
   Result<Splitters> splitters = Splitters::choose(layout, samples, partitions);
   if (!splitters.ok()) throw to_error(env, splitters.status());
@@ -193,13 +130,13 @@ Napi::Value choose_splitters_js(const Napi::CallbackInfo& info) {
 
 Napi::Value partition_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto work = std::make_unique<KernelWork>(env);
+  auto work = std::make_unique<HoldingWork>(env);
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> input = work->hold(byte_argument(env, info[2], "input", Access::kRead));
-  Result<Splitters> parsed = Splitters::parse(bytes_of(byte_array(env, info[3], "splitters")));
+  const std::span<uint8_t> input = work->hold(info[2], "input", Access::kRead);
+  Result<Splitters> parsed = Splitters::parse(bytes_of(byte_array(info[3], "splitters")));
   if (!parsed.ok()) throw to_error(env, parsed.status());
   auto splitters = std::make_shared<Splitters>(std::move(*parsed));
-  const std::span<uint8_t> dest = work->hold(byte_argument(env, info[4], "dest", Access::kWrite));
+  const std::span<uint8_t> dest = work->hold(info[4], "dest", Access::kWrite);
   auto output = std::make_shared<PartitionOutput>();
   return start(
       std::move(work),
@@ -224,10 +161,10 @@ Napi::Value partition_records_js(const Napi::CallbackInfo& info) {
 
 Napi::Value sort_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto work = std::make_unique<KernelWork>(env);
+  auto work = std::make_unique<HoldingWork>(env);
   const RecordLayout layout = layout_of(info);
   auto extents = std::make_shared<std::vector<RecordExtent>>();
-  for (const std::span<const uint8_t>& span : hold_all(*work, env, info[2], "extents"))
+  for (const std::span<const uint8_t>& span : work->hold_all(info[2], "extents"))
     extents->push_back({span, {}});
   if (!info[3].IsNull() && !info[3].IsUndefined()) {
     if (!info[3].IsTypedArray() || info[3].As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
@@ -237,7 +174,7 @@ Napi::Value sort_records_js(const Napi::CallbackInfo& info) {
     if (checksums.ElementLength() != extents->size()) fail(env, "checksums must have one element an extent");
     for (size_t i = 0; i < extents->size(); ++i) (*extents)[i].crc32c = checksums[i];
   }
-  const std::span<uint8_t> out = work->hold(byte_argument(env, info[4], "out", Access::kWrite));
+  const std::span<uint8_t> out = work->hold(info[4], "out", Access::kWrite);
   auto bytes = std::make_shared<uint64_t>(0);
   return start(
       std::move(work),
@@ -252,10 +189,10 @@ Napi::Value sort_records_js(const Napi::CallbackInfo& info) {
 
 Napi::Value merge_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto work = std::make_unique<KernelWork>(env);
+  auto work = std::make_unique<HoldingWork>(env);
   const RecordLayout layout = layout_of(info);
-  auto runs = std::make_shared<std::vector<std::span<const uint8_t>>>(hold_all(*work, env, info[2], "runs"));
-  const std::span<uint8_t> out = work->hold(byte_argument(env, info[3], "out", Access::kWrite));
+  auto runs = std::make_shared<std::vector<std::span<const uint8_t>>>(work->hold_all(info[2], "runs"));
+  const std::span<uint8_t> out = work->hold(info[3], "out", Access::kWrite);
   auto bytes = std::make_shared<uint64_t>(0);
   return start(
       std::move(work),
@@ -270,9 +207,9 @@ Napi::Value merge_records_js(const Napi::CallbackInfo& info) {
 
 Napi::Value check_records_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto work = std::make_unique<KernelWork>(env);
+  auto work = std::make_unique<HoldingWork>(env);
   const RecordLayout layout = layout_of(info);
-  const std::span<uint8_t> input = work->hold(byte_argument(env, info[2], "input", Access::kRead));
+  const std::span<uint8_t> input = work->hold(info[2], "input", Access::kRead);
   if (!info[3].IsObject()) fail(env, "options must be an object {ordered: boolean}");
   const CheckOrder order =
       boolean(env, info[3].As<Napi::Object>().Get("ordered"), "ordered") ? CheckOrder::kYes : CheckOrder::kNo;
@@ -304,9 +241,59 @@ Napi::Value check_records_js(const Napi::CallbackInfo& info) {
 Napi::Value crc32c_js(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto seed = static_cast<uint32_t>(integer(env, info[0], "seed", UINT32_MAX));
-  const ByteArgument argument = byte_argument(env, info[1], "bytes", Access::kRead);
+  const ByteArgument argument = byte_argument(info[1], "bytes", Access::kRead);
   const std::span<uint8_t> bytes = argument.bytes;
   return Napi::Number::New(env, crc32c(seed, bytes.data(), bytes.size()));
+}
+
+SumType sum_type(Napi::Env env, const Napi::Value& value) {
+  const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+  if (name == "float32") return SumType::kFloat32;
+  if (name == "float64") return SumType::kFloat64;
+  if (name == "int32") return SumType::kInt32;
+  if (name == "int64") return SumType::kInt64;
+  fail(env, "type must be float32, float64, int32 or int64");
+}
+
+Napi::Value sum_arrays_js(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto work = std::make_unique<HoldingWork>(env);
+  const SumType type = sum_type(env, info[0]);
+  auto inputs = std::make_shared<std::vector<std::span<const uint8_t>>>(work->hold_all(info[1], "inputs"));
+  const std::span<uint8_t> out = work->hold(info[2], "out", Access::kWrite);
+  return start(
+      std::move(work), [=] { return sum_arrays(type, *inputs, out); },
+      [](Napi::Env env) { return env.Undefined(); });
+}
+
+// For small arrays: a thread would cost more than the sum.
+Napi::Value sum_arrays_now_js(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const SumType type = sum_type(env, info[0]);
+  if (!info[1].IsArray()) fail(env, "inputs must be an array of Uint8Array or spans");
+  const auto array = info[1].As<Napi::Array>();
+  std::vector<ByteArgument> arguments;
+  std::vector<std::span<const uint8_t>> inputs;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    arguments.push_back(byte_argument(array.Get(i), "an element of inputs", Access::kRead));
+    inputs.push_back(arguments.back().bytes);
+  }
+  const ByteArgument out = byte_argument(info[2], "out", Access::kWrite);
+  if (Status status = sum_arrays(type, inputs, out.bytes); !status.ok()) throw to_error(env, status);
+  return env.Undefined();
+}
+
+// A few bytes of a span, for JavaScript to look at.
+Napi::Value peek_js(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const ByteArgument argument = byte_argument(info[0], "bytes", Access::kRead);
+  const uint64_t count = integer(env, info[1], "count", kPeekBytesMax);
+  if (count > argument.bytes.size()) {
+    throw to_error(env, Status(Code::kOutOfRange, "there are " + std::to_string(argument.bytes.size()) + " bytes"));
+  }
+  Napi::Uint8Array array = Napi::Uint8Array::New(env, count);
+  if (count > 0) std::memcpy(array.Data(), argument.bytes.data(), count);
+  return array;
 }
 
 Napi::Value sort_local_js(const Napi::CallbackInfo& info) {
@@ -322,7 +309,7 @@ Napi::Value sort_local_js(const Napi::CallbackInfo& info) {
   if (given.Has("skewed")) options.skewed = boolean(env, given.Get("skewed"), "skewed");
   auto report = std::make_shared<SortLocalReport>();
   return start(
-      std::make_unique<KernelWork>(env),
+      std::make_unique<HoldingWork>(env),
       [=] {
         Result<SortLocalReport> result = sort_local(options);
         if (result.ok()) *report = std::move(*result);
@@ -368,6 +355,9 @@ Napi::Object kernels_binding(Napi::Env env) {
   add("mergeRecords", merge_records_js);
   add("checkRecords", check_records_js);
   add("crc32c", crc32c_js);
+  add("sumArrays", sum_arrays_js);
+  add("sumArraysNow", sum_arrays_now_js);
+  add("peek", peek_js);
   add("sortLocal", sort_local_js);
   return kernels;
 }

@@ -27,7 +27,7 @@ Status not_found(std::string_view key) {
 
 Namespace::Impl::Impl(std::shared_ptr<NodeShared> node, uint64_t id, std::string name, NamespaceOptions options)
     : node(std::move(node)), id(id), name(std::move(name)), options(options),
-      ordered([this](SlotRef ref) { return key_of(ref); }) {
+      passes(options.token), ordered([this](SlotRef ref) { return key_of(ref); }) {
   segments.push_back(nullptr);  // number 0 is never used: a slot word is never mistaken for an empty one
 }
 
@@ -338,10 +338,14 @@ Result<ObjectInfo> Namespace::copy(std::string_view from, Namespace& to_namespac
 
 // --- same-host sessions
 
-SessionId Namespace::begin_session() {
+Status Namespace::admit(const Token& token, Pass pass) { return impl_->passes.add(token, pass, unix_ms()); }
+
+std::optional<Pass> Namespace::pass_of(const uint8_t* token) const { return impl_->passes.find(token, unix_ms()); }
+
+SessionId Namespace::begin_session(bool forsaken_later) {
   const SessionId session = impl_->node->next_session.fetch_add(1);
   std::lock_guard lock(impl_->mutex);
-  impl_->sessions.emplace(session, Impl::Session{});
+  impl_->sessions[session].forsaken_later = forsaken_later;
   return session;
 }
 
@@ -354,13 +358,18 @@ void Namespace::end_session(SessionId session) {
     if (found == in.sessions.end()) return;
     Impl::Session ended = std::move(found->second);
     in.sessions.erase(found);
+    std::vector<std::shared_ptr<Segment>> forsaken;
     for (const auto& segment : in.segments) {
-      if (segment) segment->let_go(session);
+      if (segment && segment->let_go(session) && ended.forsaken_later) forsaken.push_back(segment);
     }
-    for (auto& retiring : in.retiring) retiring.segment->let_go(session);
+    for (auto& retiring : in.retiring) {
+      if (retiring.segment->let_go(session) && ended.forsaken_later) retiring.segment->forsaken = true;
+    }
     for (uint32_t number : ended.granted) {
       if (auto segment = in.segment_at(number)) segment->end_grant();
     }
+    for (const auto& segment : forsaken) in.forsake(segment);
+    forsaken.clear();  // what retires now has one owner
     for (const auto& [part, bytes] : ended.loose_parts) {
       if (auto segment = in.segment_at(part.segment)) {
         segment->live_bytes -= std::min(segment->live_bytes, bytes);
@@ -401,7 +410,8 @@ void Namespace::give_back(SessionId session, uint32_t number) {
   if (found == in.sessions.end() || !segment || segment->writer != session) return;
   std::erase(found->second.granted, number);
   segment->end_grant();
-  in.offer(segment);
+  if (found->second.forsaken_later) in.forsake(segment);
+  else in.offer(segment);
 }
 
 void Namespace::Impl::seal_part(Segment& segment, uint64_t entry_offset, const Entry& entry) {
@@ -518,9 +528,13 @@ void Namespace::confirm_unmapped(SessionId session, uint32_t number) {
   {
     Impl& in = *impl_;
     std::lock_guard lock(in.mutex);
-    if (auto segment = in.segment_at(number)) segment->let_go(session);
+    const auto of = in.sessions.find(session);
+    const bool doubted = of != in.sessions.end() && of->second.forsaken_later;
+    if (auto segment = in.segment_at(number); segment && segment->let_go(session) && doubted) in.forsake(segment);
     for (auto& retiring : in.retiring) {
-      if (retiring.segment->number == number) retiring.segment->let_go(session);
+      if (retiring.segment->number == number && retiring.segment->let_go(session) && doubted) {
+        retiring.segment->forsaken = true;
+      }
     }
     freed = in.sweep_retiring(Clock::now());
   }
@@ -580,6 +594,14 @@ Traffic Namespace::traffic(Door door) const {
   return {traffic.bytes_in.load(), traffic.bytes_out.load(), traffic.operations.load()};
 }
 
+void Namespace::account_buffers(int64_t delta_bytes) {
+  impl_->buffer_bytes.fetch_add(static_cast<uint64_t>(delta_bytes), std::memory_order_relaxed);
+}
+
+void Namespace::account_waiting(int64_t delta_bytes) {
+  impl_->waiting_bytes.fetch_add(static_cast<uint64_t>(delta_bytes), std::memory_order_relaxed);
+}
+
 NamespaceStats Namespace::stats() {
   Impl& in = *impl_;
   std::lock_guard lock(in.mutex);
@@ -594,6 +616,7 @@ NamespaceStats Namespace::stats() {
   stats.demoted_bytes = in.demoted_bytes;
   stats.promoted_bytes = in.promoted_bytes;
   stats.cleaned_bytes = in.cleaned_bytes;
+  stats.buffer_bytes = in.buffer_bytes.load(std::memory_order_relaxed) + in.waiting_bytes.load(std::memory_order_relaxed);
   stats.index_bytes = in.index->bytes();
   stats.peak_bytes = in.peak_bytes;
   stats.sealed_total = in.sealed_total;

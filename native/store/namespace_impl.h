@@ -13,6 +13,7 @@
 
 #include "index/index_writer.h"
 #include "index/ordered_keys.h"
+#include "store/passes.h"
 #include "store/recycler.h"
 #include "store/segment.h"
 #include "store/store.h"
@@ -20,8 +21,6 @@
 namespace millrace {
 
 using Clock = std::chrono::steady_clock;
-
-uint64_t unix_ms();
 
 // What all namespaces of a node share. Outlives them: each holds it.
 struct NodeShared {
@@ -99,6 +98,8 @@ struct Namespace::Impl {
     for (const Retiring& waiting : retiring) bytes += waiting.segment->memory ? waiting.segment->bytes() : 0;
     return bytes;
   }
+  // Nobody writes to its rest any more, and its memory is not used again.
+  void forsake(const std::shared_ptr<Segment>& segment);
   void offer(const std::shared_ptr<Segment>& segment);  // nobody's any more: others may write to its rest
   void retire_if_dead(const std::shared_ptr<Segment>& segment);
   // Frees what is retired and held by nobody. Whether memory came free.
@@ -164,6 +165,9 @@ struct Namespace::Impl {
   const uint64_t id;
   const std::string name;
   const NamespaceOptions options;
+  Passes passes;
+  std::atomic<uint64_t> buffer_bytes{0};   // of the doors
+  std::atomic<uint64_t> waiting_bytes{0};  // of puts that wait for room
 
   mutable std::mutex mutex;
   bool dropped = false;
@@ -206,6 +210,7 @@ struct Namespace::Impl {
     std::vector<uint32_t> granted;
     uint64_t wanted_bytes = limits::kSegmentBytesMin;  // of the next grant; grows with what is written
     std::map<PartKey, uint64_t> loose_parts;  // sealed parts that no manifest lists yet: their payload bytes
+    bool forsaken_later = false;
   };
   std::unordered_map<SessionId, Session> sessions;
 

@@ -31,7 +31,7 @@ class Found {
 std::shared_ptr<Segment> take_up(const Remains::Segment& found) {
   auto segment = found.memory ? std::make_shared<Segment>(found.number, found.memory)
                               : std::make_shared<Segment>(found.number, found.file);
-  segment->inherited = true;
+  segment->forsaken = true;
   segment->write_end = found.bytes();
   segment->live_bytes = found.live_bytes;
   if (!found.memory) return segment;

@@ -43,7 +43,8 @@ class Segment {
   uint64_t live_bytes = 0;        // of sealed entries
   uint32_t drafts = 0;            // unsealed entries that the daemon is filling
   bool retired = false;
-  bool inherited = false;         // of an earlier life, whose clients may still write to it: never written to again
+  bool forsaken = false;          // somebody who is no session any more may still have it mapped (of an earlier life, or
+                                  // with a pass that expired): nobody is granted its rest, its memory is not used again
   bool moving = false;            // its objects are being written elsewhere: nobody writes to its rest
   bool kept = false;              // holds what relocation wrote: manifests and small objects stay in memory
   std::chrono::steady_clock::time_point used_at = std::chrono::steady_clock::now();  // by a writer, the last time

@@ -61,13 +61,15 @@ std::string Namespace::Impl::what_holds() const {
     if (segment->writer != kNobody) granted += segment->room();
   }
   return "of its memory " + std::to_string(live) + " bytes are live objects, " + std::to_string(dead) + " dead, " +
-         std::to_string(granted) + " granted to writers, " + std::to_string(retiring_dram_bytes()) + " still mapped by clients; " +
+         std::to_string(granted) + " granted to writers, " + std::to_string(retiring_dram_bytes()) + " still mapped by clients, " +
+         std::to_string(buffer_bytes.load()) + " in buffers of connections; " +
          std::to_string(nvme_bytes) + " bytes are on nvme";
 }
 
 Status Namespace::Impl::check_limits(uint64_t bytes) {
-  for (const auto& [what, taken, limit] : {std::tuple("dram limit", dram_bytes, options.dram_limit_bytes),
-                                           std::tuple("limit", dram_bytes + nvme_bytes, options.limit_bytes)}) {
+  const uint64_t in_memory = dram_bytes + buffer_bytes.load(std::memory_order_relaxed);
+  for (const auto& [what, taken, limit] : {std::tuple("dram limit", in_memory, options.dram_limit_bytes),
+                                           std::tuple("limit", in_memory + nvme_bytes, options.limit_bytes)}) {
     if (limit == 0 || taken + bytes <= limit) continue;
     if (limit == options.dram_limit_bytes && bytes <= limit) short_bytes = bytes;
     return Status(Code::kResourceExhausted, "namespace '" + name + "' is at its " + what + ": " + std::to_string(taken) +
@@ -186,8 +188,20 @@ Result<std::shared_ptr<Segment>> Namespace::Impl::house_segment(uint64_t bytes) 
   return house;
 }
 
+void Namespace::Impl::forsake(const std::shared_ptr<Segment>& segment) {
+  segment->forsaken = true;
+  std::erase(open, segment);
+  for (auto* own : {&house, &keep, &moved}) {
+    if (segment != *own) continue;
+    segment->end_grant();
+    own->reset();
+  }
+  if (!segment->retired) retire_if_dead(segment);
+}
+
 void Namespace::Impl::offer(const std::shared_ptr<Segment>& segment) {
   if (segment->retired || segment->moving || segment->writer != kNobody) return;
+  if (segment->forsaken) return retire_if_dead(segment);
   if (segment->live_bytes == 0 && segment->drafts == 0 && segment->write_end > kSegmentHeaderBytes) {
     retire_if_dead(segment);
   } else if (segment->room() >= kRoomWorthOffering && segment->bytes() <= node->segment_share()) {
@@ -230,7 +244,7 @@ bool Namespace::Impl::sweep_retiring(Clock::time_point now) {
     account(*it->segment, -1);
     if (it->segment->memory) {
       node->retiring_bytes.fetch_sub(it->segment->bytes());
-      if (!dropped && !it->segment->inherited) node->recycler.put(id, it->segment->memory);
+      if (!dropped && !it->segment->forsaken) node->recycler.put(id, it->segment->memory);
     }
     it = retiring.erase(it);
     freed = true;

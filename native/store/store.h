@@ -38,6 +38,17 @@ struct NamespaceOptions {
   Hint hint = Hint::kThroughput;
 };
 
+// Now, by the clock that passes expire by.
+uint64_t unix_ms();
+
+// What the holder of a token may do, and for how long.
+struct Pass {
+  uint64_t expires_unix_ms = 0;  // 0: never
+  bool read_only = false;
+  bool expires() const { return expires_unix_ms != 0; }
+  bool expired(uint64_t now_unix_ms) const { return expires() && expires_unix_ms <= now_unix_ms; }
+};
+
 struct ObjectInfo {
   uint64_t size_bytes = 0;
   uint64_t sequence = 0;
@@ -149,6 +160,7 @@ struct NamespaceStats {
   uint64_t granted_bytes;  // of dram_bytes: segments that clients may write to now
   double nvme_byte_seconds;
   uint64_t demoted_bytes, promoted_bytes, cleaned_bytes;  // payload moved since the namespace began
+  uint64_t buffer_bytes;  // on their way through doors, in memory that is no segment
 };
 
 struct Traffic {
@@ -199,8 +211,16 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   Result<ObjectInfo> join(std::string_view key, const std::vector<std::string>& parts, Condition condition,
                           std::string_view attributes = {});
 
+  // --- who may come in
+  // `token` opens sessions too, for as long as the pass is good. Given again it is good for what was said last.
+  Status admit(const Token& token, Pass pass);
+  // What the holder of these 16 bytes may do; nothing where they open no session.
+  std::optional<Pass> pass_of(const uint8_t* token) const;
+
   // --- same-host sessions
-  SessionId begin_session();
+  // `forsaken_later`: at its end nobody can be trusted to have unmapped anything, so nothing is written any more to
+  // what it was handed the descriptors of.
+  SessionId begin_session(bool forsaken_later = false);
   // Gives back the session's grants (what it had not sealed is dead) and forgets what it had mapped.
   void end_session(SessionId session);
   // A grant with at least `bytes` contiguous bytes. The previous grant of the session is kept until it is
@@ -239,6 +259,11 @@ class Namespace : public std::enable_shared_from_this<Namespace> {
   // --- accounting
   void count(Door door, uint64_t bytes_in, uint64_t bytes_out, uint64_t operations = 1);
   Traffic traffic(Door door) const;
+  // Memory that a door has come to use, or use less of, for bytes on their way. Counts against the limits.
+  void account_buffers(int64_t delta_bytes);
+  // The same for bytes that wait for room. They are told of, but do not count against the limits: those who wait for the
+  // same room would keep it from each other.
+  void account_waiting(int64_t delta_bytes);
   NamespaceStats stats();
 
   // --- watching. `callback` runs on whichever thread sealed, must not block and must not call back in.

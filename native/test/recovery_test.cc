@@ -284,7 +284,7 @@ TEST_F(RecoveryTest, EveryShapeOfObjectComesBackAndNothingElse) {
       std::lock_guard lock(in.mutex);
       return std::all_of(in.segments.begin(), in.segments.end(), [](const auto& segment) {
         // The cleaner has segments of its own by now, which stay for what comes.
-        return !segment || (segment->live_bytes == 0 && !segment->inherited);
+        return !segment || (segment->live_bytes == 0 && !segment->forsaken);
       });
     }));
   }

@@ -24,15 +24,27 @@ bool all_zero(const uint8_t (&bytes)[N]) {
   return std::all_of(std::begin(bytes), std::end(bytes), [](uint8_t byte) { return byte == 0; });
 }
 
-bool same_token(const Token& token, const uint8_t* other) {
-  uint8_t difference = 0;  // in constant time: the token is a secret
-  for (size_t i = 0; i < token.size(); ++i) difference |= token[i] ^ other[i];
-  return difference == 0;
-}
-
 Status bad_body() { return {Code::kProtocol, "the body of a frame does not fit its opcode"}; }
 
 bool carries_payload(Opcode opcode) { return opcode == Opcode::kPut || opcode == Opcode::kAppend; }
+
+bool writes(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::kPut:
+    case Opcode::kDelete:
+    case Opcode::kCopy:
+    case Opcode::kBegin:
+    case Opcode::kAppend:
+    case Opcode::kCommit:
+    case Opcode::kReserve:
+    case Opcode::kSeal:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Status read_only() { return {Code::kPermissionDenied, "these credentials are good for reading alone"}; }
 
 bool for_unix_only(Opcode opcode) { return opcode >= Opcode::kReserve && opcode <= Opcode::kNoteRead; }
 
@@ -48,6 +60,7 @@ Connection::~Connection() {
     // What the client pushed before it went away counts: it may have gone because it was done.
     drain_ring_pushed();
     report_traffic();
+    namespace_->account_buffers(-static_cast<int64_t>(buffer_bytes_));
     if (session_ != 0) namespace_->end_session(session_);
   }
   if (wake_server_fd_ >= 0) ::close(wake_server_fd_);
@@ -59,6 +72,16 @@ void Connection::report_traffic() {
   namespace_->count(kind_ == Kind::kTcp ? Door::kTcp : Door::kShm, traffic_.bytes_in, traffic_.bytes_out,
                     traffic_.operations);
   traffic_ = {};
+}
+
+void Connection::report_buffers(uint64_t waiting_input_bytes) {
+  if (namespace_ == nullptr) return;
+  uint64_t bytes = waiting_input_bytes + output_.copied_bytes() + output_.read_bytes();
+  for (const Transfer& transfer : transfers_) bytes += transfer.reader->asked_bytes();
+  bytes -= bytes % kBufferStepBytes;
+  if (bytes == buffer_bytes_) return;
+  namespace_->account_buffers(static_cast<int64_t>(bytes - buffer_bytes_));
+  buffer_bytes_ = bytes;
 }
 
 // --- output
@@ -189,6 +212,10 @@ bool Connection::handle(const FrameHeader& header, const uint8_t* body, ConstSpa
     reply_error(header, {Code::kUnsupported, "this request needs the Unix socket"});
     return true;
   }
+  if (pass_.read_only && writes(header.opcode)) {
+    reply_error(header, read_only());
+    return true;
+  }
   wire::ObjectRequest request;
   std::string_view key;
   switch (header.opcode) {
@@ -289,11 +316,14 @@ void Connection::hello(const FrameHeader& header, const uint8_t* body) {
     closing_ = true;
     return;
   }
-  if (!same_token(found->token(), request.token)) {
-    reply_error(header, {Code::kUnauthenticated, "the token is not that of namespace '" + std::string(name) + "'"});
+  const auto pass = found->pass_of(request.token);
+  if (!pass) {
+    reply_error(header, {Code::kUnauthenticated,
+                         "the token is not that of namespace '" + std::string(name) + "', or has expired"});
     closing_ = true;
     return;
   }
+  pass_ = *pass;
   std::vector<PassedDescriptor> descriptors;
   if (kind_ == Kind::kUnix) {
     if (Status failed = make_ring(); !failed.ok()) {
@@ -312,7 +342,7 @@ void Connection::hello(const FrameHeader& header, const uint8_t* body) {
                    {ring_memory_->fd(), ring_memory_},
                    {wake_server_fd_, nullptr},
                    {wake_client_fd_, nullptr}};
-    session_ = found->begin_session();
+    session_ = found->begin_session(pass_.expires());
   }
   namespace_ = std::move(found);
   const std::string grpc_address = face_.grpc_address();
@@ -357,6 +387,12 @@ void Connection::begin_pieces(const FrameHeader& header, const uint8_t* body) {
   pieces_crc_ = 0;
   pieces_draft_ = nullptr;
   pieces_failed_ = {};
+  if (pass_.read_only) {
+    // Told once the payload has gone by, as of every put that nobody wants.
+    pieces_failed_ = read_only();
+    if (pieces_left_ == 0) end_pieces();
+    return;
+  }
   if (header.opcode == Opcode::kPut) {
     wire::ObjectRequest request;
     std::string_view key;
@@ -781,6 +817,12 @@ void Connection::set_ring_sleeping(bool sleeping) {
 void Connection::segment_retired(uint32_t segment) {
   const wire::SegmentMessage message{segment, 0};
   push(Opcode::kSegmentRetired, {}, &message, sizeof(message));
+}
+
+void Connection::expire(uint64_t now_unix_ms) {
+  if (namespace_ == nullptr || closing_ || !pass_.expired(now_unix_ms)) return;
+  drain_ring_pushed();
+  goodbye({Code::kUnauthenticated, "the credentials that opened this connection have expired"});
 }
 
 void Connection::namespace_dropped() {

@@ -2,6 +2,7 @@
 // are handed in and taken out, so tests and the fuzzer drive it directly. Used by one I/O thread at a time.
 //
 // Life:   opened -> greeted (kHello, token checked) -> requests ... -> closing (a goodbye is queued) -> gone
+//         A token that is a pass says goodbye by itself when it expires (see `expire`).
 //
 // What a peer can make it hold is bounded: a request's body by kRequestBodyBytesMax, output by back-pressure
 // (see `wants_input`), drafts and waiting reserves by the limits below. A large put goes straight into the
@@ -41,6 +42,7 @@ class Connection {
   static constexpr size_t kPinnedRepliesMax = 64;            // pinned replies at which reading stops
   static constexpr size_t kDraftsMax = 64;
   static constexpr size_t kWaitingReservesMax = 64;
+  static constexpr uint64_t kBufferStepBytes = 64 * KiB;     // buffers are accounted in steps of so much
   static constexpr size_t kTransfersMax = 64;                // objects in files being read at which reading stops
   // The most that `consume` leaves over: one incomplete frame.
   static constexpr size_t kLeftoverBytesMax =
@@ -95,6 +97,8 @@ class Connection {
   // --- events
   void segment_retired(uint32_t segment);
   void namespace_dropped();
+  // Says goodbye where the pass that opened the connection has expired: what was pushed before counts, nothing after.
+  void expire(uint64_t now_unix_ms);
   bool has_waiting_reserves() const { return !waiting_.empty(); }
   // Tries the reserves that wait for room again; fails those whose time is up.
   void retry_reserves(TransportClock::time_point now);
@@ -104,6 +108,9 @@ class Connection {
   SessionId session() const { return session_; }
   // Tells the namespace about the traffic since the last call.
   void report_traffic();
+  // Tells the namespace what memory this connection uses for bytes on their way, where that has changed by much;
+  // `waiting_input_bytes`: of input that is not parsed yet.
+  void report_buffers(uint64_t waiting_input_bytes);
 
  private:
   struct Put;
@@ -146,6 +153,8 @@ class Connection {
   OutputQueue output_;
   bool closing_ = false;
   bool dropped_ = false;  // the namespace, and the client was told
+  Pass pass_;
+  uint64_t buffer_bytes_ = 0;  // that the namespace knows of
 
   // A large put on its way into its draft.
   struct Put {

@@ -312,6 +312,7 @@ void Server::IoThread::flush(Peer& peer) {
   if (sent_round > 0) peer.progress_at = now_;
   // What was sent makes room for more to be read.
   if (sent_round > 0 && peer.connection.reading()) peer.connection.take_reads();
+  peer.connection.report_buffers(peer.leftover.size());
   const bool replied = output.empty() && !peer.connection.reading();
   if (replied && (peer.connection.closing() || peer.peer_done)) return kill(peer);
   // Room in the output: what was left over may go on.
@@ -470,7 +471,11 @@ bool Server::IoThread::put_rings_to_sleep() {
 
 void Server::IoThread::tick(TransportClock::time_point now) {
   ticked_at_ = now;
+  const uint64_t now_unix_ms = unix_ms();
   for (auto& [peer, owner] : peers_) {
+    if (peer->dead) continue;
+    peer->connection.expire(now_unix_ms);
+    if (peer->connection.closing()) flush(*peer);
     if (peer->dead || peer->resting) continue;
     const auto idle = now - peer->progress_at;
     const bool stalled = !peer->connection.output().empty() || peer->connection.mid_frame() || !peer->leftover.empty();
