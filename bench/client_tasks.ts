@@ -3,6 +3,7 @@
  * says how far it came; the driver sees from outside what daemon and client used meanwhile.
  */
 import type { Client, Namespace } from "../client/index.js";
+import { allReduceTasks } from "./allreduce_tasks.js";
 import { receiveBareStream, sendBareStream } from "./bare_stream.js";
 import { KillLoad, type KillReport } from "./kill_load.js";
 import type { KillSetup } from "./kill_shuffles.js";
@@ -44,6 +45,8 @@ const FILL_FLUSH_OBJECTS = 10_000;
 let killLoad: KillLoad;
 
 export const tasks = {
+  ...allReduceTasks,
+
   async openKillLoad({ client, namespace }: TaskContext, setup: KillSetup): Promise<void> {
     killLoad = await KillLoad.open(client, namespace, setup);
   },

@@ -7,6 +7,7 @@ import { findProgram, launch, runProgram } from "./processes.js";
 
 export interface Redis {
   readonly pid: number;
+  readonly socketPath: string;
   stop(): Promise<void>;
   /** About `seconds` of one connection with `pipeline` requests in flight over `keys` keys. */
   drive(load: RedisLoad, seconds: number): Promise<RedisSample>;
@@ -83,6 +84,7 @@ export async function startRedis(
   };
   return {
     pid: launched.pid,
+    socketPath,
     stop: () => launched.stop(),
     async drive(load, seconds) {
       // redis-benchmark counts requests, not time: the last run tells how many fit.

@@ -71,6 +71,13 @@ export function crc32cCombine(a: number, b: number, bBytes: number): number {
   return (multiply(a, xPower(bBytes)) ^ b) >>> 0;
 }
 
+/** The CRC32C of stretches that lie one behind the other, from the CRC and the bytes of each. */
+export function crc32cJoin(stretches: readonly (readonly [crc32c: number, bytes: number])[]): number {
+  const [first, ...others] = stretches;
+  if (first === undefined) return 0;
+  return others.reduce((whole, [next, bytes]) => crc32cCombine(whole, next, bytes), first[0]);
+}
+
 function multiplyByX(value: number): number {
   return (value >>> 1) ^ (value & 1 ? POLYNOMIAL : 0);
 }

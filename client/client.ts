@@ -9,6 +9,7 @@ import type {
   Receipt,
 } from "../proto/messages.js";
 import { ControlChannel } from "./control.js";
+import { type Credentials, checkCredentials, environmentCredentials } from "./credentials.js";
 import { MillraceError } from "./errors.js";
 import { checkCount, parseEndpoint } from "./names.js";
 import { Namespace } from "./namespace.js";
@@ -31,6 +32,11 @@ export interface ConnectOptions {
    * how long the node may be away (it is restarted, say) before calls fail with UNAVAILABLE.
    */
   timeoutMs?: number;
+  /**
+   * What guarded namespaces ask for. Left out: those of the environment variables MILLRACE_ACCESS_KEY,
+   * MILLRACE_SECRET_KEY and MILLRACE_SESSION_TOKEN, so that function workers inherit them; null: none.
+   */
+  credentials?: Credentials | null;
 }
 
 export interface CreateNamespaceOptions {
@@ -48,6 +54,10 @@ export interface CreateNamespaceOptions {
   expectedBytes?: number;
   /** What happens to the objects at the end. */
   atEnd?: "drop";
+  /**
+   * Every door asks for credentials. The client needs the node's own key for it; UNSUPPORTED where the node has no keys.
+   */
+  guarded?: boolean;
 }
 
 export interface IssueCredentialsOptions {
@@ -83,7 +93,11 @@ export async function connect(
     throw new MillraceError("INVALID_ARGUMENT", `transport ${String(transport)}: use "shm", "tcp" or "grpc"`);
   }
   const timeoutMs = checkCount("timeoutMs", options.timeoutMs ?? TIMEOUT_DEFAULT_MS, 1, TIMEOUT_MAX_MS);
-  const channel = new ControlChannel(address, timeoutMs);
+  const credentials =
+    options.credentials === undefined
+      ? environmentCredentials()
+      : options.credentials && checkCredentials(options.credentials);
+  const channel = new ControlChannel(address, timeoutMs, credentials);
   try {
     await channel.reach();
   } catch (error) {
@@ -118,7 +132,7 @@ export class Client implements AsyncDisposable {
    * is closed. ALREADY_EXISTS, INVALID_ARGUMENT.
    */
   async createNamespace(name: string, options: CreateNamespaceOptions = {}): Promise<Namespace> {
-    const { limits = {}, hint, leaseMs = 0, expectedBytes = 0, atEnd = "drop" } = options;
+    const { limits = {}, hint, leaseMs = 0, expectedBytes = 0, atEnd = "drop", guarded = false } = options;
     const created = await this.#channel.unary(this.#contract.namespaces.CreateNamespace, {
       name,
       leaseMs: checkCount("leaseMs", leaseMs),
@@ -133,6 +147,7 @@ export class Client implements AsyncDisposable {
       hint: hint === undefined ? "HINT_UNSPECIFIED" : HINTS[hint],
       expectedBytes: checkCount("expectedBytes", expectedBytes),
       atEnd,
+      guarded,
     });
     try {
       return await this.#handle(created, true);
@@ -168,8 +183,10 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Keys with which clients of S3 may use a part of a namespace for a while. UNSUPPORTED where the node has no S3 door
-   * with keys of its own, NOT_FOUND.
+   * Session credentials: keys with which clients of S3 may use a namespace, or a part of it, for a while; of a guarded
+   * namespace also this SDK, see `ConnectOptions.credentials`. UNSUPPORTED where the node has no keys of its own,
+   * NOT_FOUND. Of a guarded namespace whoever issues them needs the node's key, or credentials without a prefix, which
+   * they do not outlast.
    */
   issueCredentials(
     namespace: string,

@@ -15,6 +15,7 @@ import {
 } from "@grpc/grpc-js";
 import { fromServiceError } from "../proto/error_codec.js";
 import { GRPC_OPTIONS, loadContract } from "../proto/load.js";
+import { addProof, type Credentials } from "./credentials.js";
 import { MillraceError } from "./errors.js";
 
 export interface CallSettings {
@@ -50,11 +51,14 @@ export class ControlChannel {
   readonly address: string;
   readonly timeoutMs: number;
   readonly #grpc: GrpcClient;
+  readonly #credentials: Credentials | null;
   #closed = false;
 
-  constructor(address: string, timeoutMs: number) {
+  /** `provesWith`: what each call proves itself with; null where nothing is guarded. */
+  constructor(address: string, timeoutMs: number, provesWith: Credentials | null = null) {
     this.address = address;
     this.timeoutMs = timeoutMs;
+    this.#credentials = provesWith;
     this.#grpc = new GrpcClient(address, credentials.createInsecure(), CHANNEL_OPTIONS);
   }
 
@@ -89,30 +93,46 @@ export class ControlChannel {
     request: Request,
   ): ClientReadableStream<Response> {
     this.#checkOpen();
+    const { message, metadata } = this.#proved(method, request, new Metadata());
     return this.#grpc.makeServerStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
-      request,
+      message,
+      metadata,
     );
   }
 
+  /** Whether calls carry proofs, which are about their first message: a stream has to begin with it then. */
+  get proves(): boolean {
+    return this.#credentials !== null;
+  }
+
+  /** `first` is sent at once; null: the caller writes all messages. */
   clientStream<Request, Response>(
     method: MethodDefinition<Request, Response>,
+    first: Request | null,
   ): { call: ClientWritableStream<Request>; response: Promise<Response> } {
     this.#checkOpen();
     let call: ClientWritableStream<Request> | null = null;
+    const { message, metadata } =
+      first === null
+        ? { message: null, metadata: new Metadata() }
+        : this.#proved(method, first, new Metadata());
     const response = new Promise<Response>((resolve, reject) => {
       call = this.#grpc.makeClientStreamRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
+        metadata,
         (error, value) => (error !== null ? reject(this.error(error)) : resolve(value as Response)),
       );
     });
     // The writer looks at it only when it is done or stuck.
     response.catch(() => {});
-    return { call: call as unknown as ClientWritableStream<Request>, response };
+    const stream = call as unknown as ClientWritableStream<Request>;
+    if (message !== null) stream.write(message);
+    return { call: stream, response };
   }
 
   /** A failure of this channel's calls, as the error that the node sent or the best that can be told of it. */
@@ -141,17 +161,31 @@ export class ControlChannel {
   ): Promise<Response> {
     this.#checkOpen();
     const options: CallOptions = Number.isFinite(deadline) ? { deadline } : {};
+    const { message, metadata: proved } = this.#proved(method, request, metadata);
     return new Promise((resolve, reject) => {
       this.#grpc.makeUnaryRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
-        request,
-        metadata,
+        message,
+        proved,
         options,
         (error, value) => (error !== null ? reject(this.error(error)) : resolve(value as Response)),
       );
     });
+  }
+
+  /** The request, encoded where a proof is made of it, and metadata with that proof. */
+  #proved<Request, Response>(
+    method: MethodDefinition<Request, Response>,
+    request: Request,
+    metadata: Metadata,
+  ): { message: Request; metadata: Metadata } {
+    if (this.#credentials === null) return { message: request, metadata };
+    const encoded = method.requestSerialize(request);
+    const proved = addProof(metadata.clone(), this.#credentials, method.path, encoded);
+    // The contract takes what is encoded already as it is.
+    return { message: encoded as Request, metadata: proved };
   }
 
   #checkOpen(): void {

@@ -16,6 +16,28 @@ export {
   type IssueCredentialsOptions,
   type OpenNamespaceOptions,
 } from "./client.js";
+export {
+  type BroadcastOptions,
+  Group,
+  type GroupOptions,
+  type ReduceOptions,
+  type SumOptions,
+} from "./collectives/group.js";
+export type { NumberArray } from "./collectives/numbers.js";
+export {
+  type PublishedValue,
+  type ReadVersionOptions,
+  VersionedValue,
+} from "./collectives/versioned_value.js";
+export type { WaitOptions } from "./collectives/waiting.js";
+export type { Credentials } from "./credentials.js";
+export {
+  type DuckDb,
+  type DuckDbInput,
+  type DuckDbOptions,
+  type DuckDbRows,
+  openDuckDb,
+} from "./duckdb.js";
 export { MillraceError } from "./errors.js";
 export { type Kernels, kernels, type RecordsSummary } from "./kernels.js";
 export {
@@ -27,7 +49,14 @@ export {
   type ObjectEvent,
 } from "./namespace.js";
 export type { Usage } from "./session.js";
-export { Shuffle, type ShuffleEvent, type ShuffleOptions, type ShuffleProgress } from "./shuffle.js";
+export {
+  type RunOptions,
+  Shuffle,
+  type ShuffleEvent,
+  type ShuffleOptions,
+  type ShuffleProgress,
+  type ShuffleShape,
+} from "./shuffle.js";
 export {
   type PartitionExtent,
   PartitionReader,
@@ -41,6 +70,7 @@ export type {
   Condition,
   GetOptions,
   GotObject,
+  GotSpan,
   Key,
   NativeSpan,
   ObjectInfo,

@@ -6,7 +6,7 @@ import { loadContract } from "../proto/load.js";
 import type { NamespaceMessage } from "../proto/messages.js";
 import { type ControlChannel, retrying } from "./control.js";
 import { MillraceError } from "./errors.js";
-import { checkNamespaceLives } from "./identity.js";
+import { reopenNamespace } from "./identity.js";
 import type { Transport } from "./transport.js";
 import { openTransport, type TransportKind } from "./transports/select.js";
 
@@ -26,7 +26,7 @@ export class NamespaceSession {
   readonly name: string;
   readonly channel: ControlChannel;
   readonly #host: string;
-  readonly #token: Uint8Array;
+  readonly #id: string;
   readonly #forced: TransportKind | null;
   #live: Transport | null = null;
   #kind: TransportKind = "grpc";
@@ -34,6 +34,8 @@ export class NamespaceSession {
   #opening: Promise<Transport> | null = null;
   /** For operations that cannot wait. */
   #openingBehind: Promise<unknown> | null = null;
+  /** Why the last attempt for those failed, where to try again is not the answer. */
+  #refused: MillraceError | null = null;
   #ended: MillraceError | null = null;
   /** Transports that were lost. They are closed with the handle, because views that they gave live until then. */
   readonly #dropped: Transport[] = [];
@@ -51,7 +53,7 @@ export class NamespaceSession {
     this.channel = channel;
     this.name = namespace.name;
     this.#host = host;
-    this.#token = namespace.token;
+    this.#id = namespace.id;
     this.#forced = forced;
   }
 
@@ -98,11 +100,17 @@ export class NamespaceSession {
     const live = this.#present();
     if (live !== null) return live;
     if (this.#ended !== null) throw this.#ended;
+    const refused = this.#refused;
+    this.#refused = null;
     this.#openingBehind ??= this.acquire()
-      .catch(() => {})
+      .catch((thrown: unknown) => {
+        const error = MillraceError.from(thrown);
+        if (!error.retryable) this.#refused = error;
+      })
       .finally(() => {
         this.#openingBehind = null;
       });
+    if (refused !== null) throw refused;
     throw new MillraceError("UNAVAILABLE", `the connection of namespace ${this.name} was lost; try again`);
   }
 
@@ -166,18 +174,14 @@ export class NamespaceSession {
   async #open(): Promise<Transport> {
     const { nodes } = loadContract();
     const node = await this.channel.unary(nodes.DescribeNode, {}, { failFast: true });
-    try {
-      await checkNamespaceLives(this.channel, this.name, this.#token);
-    } catch (error) {
-      if (MillraceError.from(error).code === "NAMESPACE_GONE") this.#ended ??= error as MillraceError;
-      throw error;
-    }
+    const found = await this.#reopened();
     const transport = await openTransport({
       channel: this.channel,
       host: this.#host,
       node,
       namespace: this.name,
-      token: this.#token,
+      namespaceId: found.id,
+      token: found.token,
       forced: this.#forced,
     });
     if (this.#ended !== null) {
@@ -188,6 +192,16 @@ export class NamespaceSession {
     this.#live = transport;
     this.#kind = transport.kind;
     return transport;
+  }
+
+  async #reopened(): Promise<NamespaceMessage> {
+    try {
+      return await reopenNamespace(this.channel, this.name, this.#id);
+    } catch (thrown) {
+      const error = MillraceError.from(thrown);
+      if (error.code === "NAMESPACE_GONE") this.#ended ??= error;
+      throw error;
+    }
   }
 
   #drop(transport: Transport): void {

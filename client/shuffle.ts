@@ -8,11 +8,19 @@ import type {
 import { MillraceError } from "./errors.js";
 import { checkCount } from "./names.js";
 import type { NamespaceSession } from "./session.js";
-import { locatePartitions, PartitionReader, type ReadOptions } from "./shuffle_reader.js";
+import {
+  joinNeighbours,
+  locatePartitions,
+  PartitionReader,
+  type PartitionSpan,
+  type ReadOptions,
+} from "./shuffle_reader.js";
 import { ShuffleWriter } from "./shuffle_writer.js";
 import { Watch } from "./watch.js";
 
 const UINT32_MAX = 2 ** 32 - 1;
+/** Extents of one reply, as the node limits them. */
+const LOCATED_EXTENTS_MAX = 65_536;
 
 export interface ShuffleOptions {
   /** M: map tasks. */
@@ -21,6 +29,17 @@ export interface ShuffleOptions {
   partitions: number;
   /** What mappers need to know to partition, for example serialised splitters. Opaque to the node. */
   partitioner?: Uint8Array;
+}
+
+/** What whoever created a shuffle knows of it. */
+export interface ShuffleShape {
+  maps: number;
+  partitions: number;
+}
+
+export interface RunOptions {
+  /** Of the maps, only these neighbours. */
+  maps?: { first: number; count: number };
 }
 
 export interface ShuffleProgress {
@@ -46,7 +65,10 @@ export class Shuffle {
   /** What `locate` has found and no reader has taken yet. */
   readonly #located = new Map<number, LocatedExtent[]>();
 
-  private constructor(session: NamespaceSession, message: ShuffleMessage) {
+  private constructor(
+    session: NamespaceSession,
+    message: Pick<ShuffleMessage, "shuffle" | "maps" | "partitions" | "partitioner">,
+  ) {
     this.#session = session;
     this.id = message.shuffle;
     this.maps = message.maps;
@@ -68,8 +90,14 @@ export class Shuffle {
   }
 
   /** @internal */
-  static async open(session: NamespaceSession, id: string): Promise<Shuffle> {
-    return new Shuffle(session, await describe(session, id));
+  static async open(session: NamespaceSession, id: string, shape: ShuffleShape | null): Promise<Shuffle> {
+    if (shape === null) return new Shuffle(session, await describe(session, id));
+    return new Shuffle(session, {
+      shuffle: id,
+      maps: checkCount("maps", shape.maps, 1, UINT32_MAX),
+      partitions: checkCount("partitions", shape.partitions, 1, UINT32_MAX),
+      partitioner: new Uint8Array(0),
+    });
   }
 
   /**
@@ -105,6 +133,29 @@ export class Shuffle {
     });
     for (let partition = first; partition < first + count; partition++) this.#located.set(partition, []);
     for (const extent of extents) this.#located.get(extent.partition)?.push(extent);
+  }
+
+  /**
+   * Reads `count` neighbouring partitions from `first` on, when all maps have committed: one stretch a map output that
+   * has any of them, because there they lie side by side. For kernels, which check the checksums (see
+   * `PartitionReader.spans`); null where the map committed without.
+   */
+  async readRun(first: number, count: number, options: RunOptions = {}): Promise<PartitionSpan[]> {
+    checkCount("first", first, 0, this.partitions - 1);
+    checkCount("count", count, 1, this.partitions - first);
+    const { maps = { first: 0, count: this.maps } } = options;
+    checkCount("maps.first", maps.first, 0, this.maps - 1);
+    checkCount("maps.count", maps.count, 1, this.maps - maps.first);
+    const located: LocatedExtent[] = [];
+    // One reply lists so many extents at most.
+    const step = Math.max(1, Math.floor(LOCATED_EXTENTS_MAX / this.maps));
+    for (let partition = first; partition < first + count; partition += step) {
+      const asked = { partition, count: Math.min(step, first + count - partition), wait: true };
+      for (const extent of (await locatePartitions(this.#session, this.id, asked)).extents) {
+        if (extent.map >= maps.first && extent.map < maps.first + maps.count) located.push(extent);
+      }
+    }
+    return new PartitionReader(this.#session, this, first, {}, joinNeighbours(located)).spans();
   }
 
   async progress(): Promise<ShuffleProgress> {

@@ -5,7 +5,7 @@ import type {
   LocatePartitionResponse,
   WatchShuffleEvent,
 } from "../proto/messages.js";
-import { crc32c } from "./checksum.js";
+import { crc32c, crc32cJoin } from "./checksum.js";
 import { MillraceError } from "./errors.js";
 import type { NamespaceSession } from "./session.js";
 import type { ByteSpan, ObjectInfo, Range, Transport } from "./transport.js";
@@ -191,6 +191,42 @@ export function locatePartitions(
     { namespace: name, shuffle, ...asked },
     { idempotent: true, ...(asked.wait ? { timeoutMs } : {}) },
   );
+}
+
+/**
+ * One extent a map for the extents of neighbouring partitions, which a map output holds side by side; those without
+ * bytes are left out. By map.
+ *
+ * @internal
+ */
+export function joinNeighbours(located: readonly LocatedExtent[]): LocatedExtent[] {
+  const byMap = new Map<number, LocatedExtent[]>();
+  for (const extent of located) {
+    if (extent.length === 0) continue;
+    const extents = byMap.get(extent.map);
+    if (extents === undefined) byMap.set(extent.map, [extent]);
+    else extents.push(extent);
+  }
+  const joined: LocatedExtent[] = [];
+  for (const extents of byMap.values()) {
+    for (let begin = 0; begin < extents.length; ) {
+      const first = extents[begin] as LocatedExtent;
+      let end = begin + 1;
+      let length = first.length;
+      // A map that was committed again between two replies lies elsewhere.
+      for (; end < extents.length; end++) {
+        const next = extents[end] as LocatedExtent;
+        if (next.sequence !== first.sequence || next.offset !== first.offset + length) break;
+        length += next.length;
+      }
+      const same = extents.slice(begin, end);
+      const hasCrc32c = same.every((extent) => extent.hasCrc32c);
+      const crc32c = hasCrc32c ? crc32cJoin(same.map((extent) => [extent.crc32c, extent.length])) : 0;
+      joined.push({ ...first, length, crc32c, hasCrc32c });
+      begin = end;
+    }
+  }
+  return joined.sort((a, b) => a.map - b.map);
 }
 
 async function fetchSpan(transport: Transport, located: LocatedExtent): Promise<PartitionSpan | null> {

@@ -31,6 +31,7 @@ export interface CreateNamespaceRequest {
   hint: Hint;
   expectedBytes: number;
   atEnd: string;
+  guarded?: boolean;
 }
 
 export interface OpenNamespaceRequest {
@@ -45,6 +46,8 @@ export interface NamespaceMessage {
   limits: Limits | null;
   hint: Hint;
   createdUnixMs: number;
+  guarded: boolean;
+  id: string;
 }
 
 export type ListNamespacesRequest = Record<string, never>;
@@ -57,6 +60,9 @@ export interface NamespaceSummary {
   createdUnixMs: number;
   dramBytes: number;
   nvmeBytes: number;
+  guarded: boolean;
+  /** On their way through doors, in memory that is no segment. */
+  bufferBytes: number;
 }
 
 export interface ListNamespacesResponse {
@@ -362,6 +368,8 @@ export interface NodeStatsResponse {
   demotedBytes: number;
   promotedBytes: number;
   cleanedBytes: number;
+  /** On their way through doors, in memory that is no segment. */
+  bufferBytes: number;
 }
 
 export interface NvmeDirectoryMessage {

@@ -8,7 +8,7 @@ import type { PutHeader } from "../../proto/messages.js";
 import { crc32c } from "../checksum.js";
 import type { ControlChannel } from "../control.js";
 import { MillraceError } from "../errors.js";
-import { checkNamespaceLives } from "../identity.js";
+import { reopenNamespace } from "../identity.js";
 import { keyBytes } from "../names.js";
 import type {
   Condition,
@@ -34,7 +34,7 @@ export class GrpcTransport implements Transport {
   readonly kind = "grpc";
   readonly #channel: ControlChannel;
   readonly #namespace: string;
-  readonly #token: Uint8Array;
+  readonly #namespaceId: string;
   readonly #objects = loadContract().objects;
   readonly #usage = { bytesIn: 0, bytesOut: 0, operations: 0, copiesAvoidedBytes: 0 };
   readonly #queue: PutQueue;
@@ -42,10 +42,10 @@ export class GrpcTransport implements Transport {
   #closed = false;
 
   /** The channel is shared, and closed by whoever opened it. */
-  constructor(channel: ControlChannel, namespace: string, token: Uint8Array) {
+  constructor(channel: ControlChannel, namespace: string, namespaceId: string) {
     this.#channel = channel;
     this.#namespace = namespace;
-    this.#token = token;
+    this.#namespaceId = namespaceId;
     this.#queue = new PutQueue((key, data) => this.put(key, data));
   }
 
@@ -232,7 +232,7 @@ export class GrpcTransport implements Transport {
 
   async #whyGone(): Promise<MillraceError | null> {
     try {
-      await checkNamespaceLives(this.#channel, this.#namespace, this.#token);
+      await reopenNamespace(this.#channel, this.#namespace, this.#namespaceId);
       return null;
     } catch (thrown) {
       return MillraceError.from(thrown);

@@ -27,8 +27,10 @@ export class PutStream {
 
   constructor(channel: ControlChannel, header: PutHeader) {
     this.#channel = channel;
-    this.#header = header;
-    const { call, response } = channel.clientStream(loadContract().objects.Put);
+    // Who the caller is, is proved by the first message, so that must not have to wait for bytes.
+    const first: PutRequest | null = channel.proves ? { header, data: NO_BYTES, trailer: null } : null;
+    this.#header = first === null ? header : null;
+    const { call, response } = channel.clientStream(loadContract().objects.Put, first);
     this.#call = call;
     this.#response = response;
     this.#watchdog = new Watchdog(channel, () => call.cancel());

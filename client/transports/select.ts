@@ -20,6 +20,8 @@ export interface TransportTarget {
   host: string;
   node: NodeMessage;
   namespace: string;
+  namespaceId: string;
+  /** What opens native sessions; empty: nothing does, the credentials are good for a part of the namespace. */
   token: Uint8Array;
   /** Takes this one or fails. */
   forced: TransportKind | null;
@@ -36,7 +38,7 @@ export function thisHostId(): string {
 
 /** Opens a transport, falling back from the fastest to the next; errors of the namespace itself are final. */
 export async function openTransport(target: TransportTarget): Promise<Transport> {
-  const kinds = target.forced === null ? candidates(target.node) : [target.forced];
+  const kinds = target.forced === null ? candidates(target) : [target.forced];
   let failure: MillraceError | null = null;
   for (const kind of kinds) {
     try {
@@ -59,9 +61,9 @@ const MEANS_ANOTHER_WAY = new Set([
   "INTERNAL",
 ]);
 
-function candidates(node: NodeMessage): TransportKind[] {
+function candidates({ node, token }: TransportTarget): TransportKind[] {
   const kinds: TransportKind[] = [];
-  if (loadAddon() !== null) {
+  if (loadAddon() !== null && token.length > 0) {
     const sameHost = node.hostId !== "" && node.hostId === thisHostId();
     // A container of the same host may not see the socket.
     if (sameHost && node.socketPath !== "" && existsSync(node.socketPath)) kinds.push("shm");
@@ -72,13 +74,19 @@ function candidates(node: NodeMessage): TransportKind[] {
 }
 
 async function open(kind: TransportKind, target: TransportTarget): Promise<Transport> {
-  const { channel, node, namespace, token } = target;
+  const { channel, node, namespace, namespaceId, token } = target;
   if (kind === "grpc") {
     // A node that went away just now failed the better ways too; it offers them again when it is back.
     if (!channel.connected) {
       throw new MillraceError("UNAVAILABLE", `the node at ${channel.address} cannot be reached`);
     }
-    return new GrpcTransport(channel, namespace, token);
+    return new GrpcTransport(channel, namespace, namespaceId);
+  }
+  if (token.length === 0) {
+    throw new MillraceError(
+      "PERMISSION_DENIED",
+      `transport ${kind} shows all of namespace ${namespace}, but these credentials are good for a prefix alone; use grpc`,
+    );
   }
   if (loadAddon() === null) {
     throw new MillraceError(

@@ -1,6 +1,7 @@
 /** What commands that talk to a node have in common: --endpoint, --json, and closing what they opened. */
 import { type Command, Option } from "commander";
 import { ControlChannel } from "../../client/control.js";
+import { environmentCredentials } from "../../client/credentials.js";
 import type { Client } from "../../client/index.js";
 import { parseEndpoint } from "../../client/names.js";
 import { UsageError } from "./errors.js";
@@ -39,7 +40,8 @@ export async function withControl<T>(
   flags: ConnectionFlags,
   work: (channel: ControlChannel) => Promise<T>,
 ): Promise<T> {
-  const channel = new ControlChannel(parseEndpoint(endpointOf(flags)).address, CONTROL_TIMEOUT_MS);
+  const { address } = parseEndpoint(endpointOf(flags));
+  const channel = new ControlChannel(address, CONTROL_TIMEOUT_MS, environmentCredentials());
   try {
     await channel.reach();
     return await work(channel);

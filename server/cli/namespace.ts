@@ -22,6 +22,7 @@ interface CreateFlags extends ConnectionFlags {
   bandwidth?: string;
   expect?: string;
   hint?: string;
+  guarded?: true;
 }
 
 export function register(program: Command): void {
@@ -35,6 +36,7 @@ export function register(program: Command): void {
     .option("--bandwidth <size>", "most bytes a second through remote doors")
     .option("--expect <size>", "bytes to prepare for")
     .addOption(new Option("--hint <hint>", "what matters").choices(Object.keys(HINTS)))
+    .option("--guarded", "ask for credentials at every door")
     .action(create);
   addConnectionOptions(group.command("list")).description("list namespaces").action(list);
   addConnectionOptions(group.command("renew"))
@@ -51,7 +53,9 @@ export function register(program: Command): void {
     .argument("<name>")
     .action(receipt);
   addConnectionOptions(group.command("credentials"))
-    .description("issue keys of the S3 door that are good for one namespace and for a while")
+    .description(
+      "issue session credentials: good for one namespace and for a while, at the S3 door or, guarded, at all",
+    )
     .argument("<name>")
     .option("--prefix <prefix>", "only for keys that start with it", "")
     .option("--read-only", "only to read and list")
@@ -72,6 +76,7 @@ async function create(name: string, flags: CreateFlags): Promise<void> {
     hint: flags.hint === undefined ? ("HINT_UNSPECIFIED" as const) : (HINTS[flags.hint] as Hint),
     expectedBytes: size(flags.expect, "--expect"),
     atEnd: "drop",
+    guarded: flags.guarded ?? false,
   };
   const { token: _, ...created } = await withControl(flags, (channel) =>
     channel.unary(loadContract().namespaces.CreateNamespace, request),

@@ -17,6 +17,7 @@ import type { NodeMessage } from "../../proto/messages.js";
 import type { Clock } from "../clock.js";
 import type { DoorLog } from "../doors/grpc/context.js";
 import { GrpcDoor } from "../doors/grpc/door.js";
+import { Guard } from "../doors/grpc/guard.js";
 import { OpenStreams } from "../doors/grpc/open_streams.js";
 import { KeyRing } from "../doors/s3/auth/credentials.js";
 import type { S3Door, S3DoorOptions } from "../doors/s3/door.js";
@@ -29,6 +30,7 @@ import {
   defaultDramBytes,
   type HugePages,
   isLoopback,
+  type Keys,
   LOCAL_KEYS,
   type NvmeDirectory,
   type S3Config,
@@ -45,6 +47,8 @@ export interface NodeOptions {
   data?: Address | null;
   /** Null or left out: no S3 door. */
   s3?: S3Config | null;
+  /** What guarded namespaces and session credentials rest on. Null or left out: those of the S3 door, or none. */
+  keys?: Keys | null;
   /** Left out: half of this machine's memory. */
   dramBytes?: number;
   /** Left out: no NVMe tier. */
@@ -179,7 +183,16 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     startedUnixMs: Date.now(),
   };
   const s3 = options.s3 ?? null;
-  const keys = s3 === null ? null : keyRing(s3);
+  // The keys that everybody knows prove nothing.
+  const ownKeys = options.keys ?? s3?.keys ?? null;
+  const keyRing = ownKeys === null ? null : new KeyRing({ ...ownKeys, anonymous: false });
+  const guardedNames = namespaces.names().filter((name) => namespaces.require(name).guarded);
+  if (keyRing === null && guardedNames.length > 0) {
+    log.warn(
+      { namespaces: guardedNames },
+      "nobody can get at guarded namespaces: this node was started without keys",
+    );
+  }
   const door = new GrpcDoor({
     contract,
     engine,
@@ -188,19 +201,19 @@ async function compose(options: NodeOptions, cleanup: Cleanup): Promise<RunningN
     limits: addon.limits,
     describeNode: () => node,
     openStreams: new OpenStreams(),
-    // The keys that everybody knows prove nothing.
-    keyRing: s3?.keys ? keys : null,
+    keyRing,
+    guard: new Guard({ namespaces, keyRing }),
     log,
   });
   cleanup.add(() => door.close(DRAIN_MS));
   const s3Door =
-    s3 === null || keys === null
+    s3 === null
       ? null
       : await makeS3Door({
           engine,
           namespaces,
           limits: addon.limits,
-          credentials: keys,
+          credentials: s3KeyRing(s3),
           domain: s3.domain,
           clock,
           log,
@@ -231,11 +244,15 @@ async function makeS3Door(options: S3DoorOptions): Promise<S3Door> {
   return new S3Door(options);
 }
 
-function keyRing({ address, keys, anonymous }: S3Config): KeyRing {
+function s3KeyRing({ address, keys, anonymous }: S3Config): KeyRing {
   if (keys === null && !isLoopback(address.host)) {
     throw new MillraceError("INVALID_ARGUMENT", "an S3 door without keys opens on loopback only");
   }
-  return new KeyRing({ ...(keys ?? LOCAL_KEYS), anonymous: anonymous || keys === null });
+  return new KeyRing({
+    ...(keys ?? LOCAL_KEYS),
+    anonymous: anonymous || keys === null,
+    wellKnown: keys === null,
+  });
 }
 
 /** Holds the state directory for as long as the node runs. */

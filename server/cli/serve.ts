@@ -18,8 +18,9 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const stopped = waitForSignal();
   const node = await startNode({ ...config, log });
   // Everything but the secret.
-  const s3 = config.s3 === null ? null : { ...config.s3, keys: config.s3.keys?.accessKey ?? null };
-  log.info({ ...config, s3, ...addresses(node) }, "ready");
+  const keys = config.keys?.accessKey ?? null;
+  const s3 = config.s3 === null ? null : { ...config.s3, keys };
+  log.info({ ...config, s3, keys, ...addresses(node) }, "ready");
   process.stdout.write(
     `millrace ready socket=${node.socketPath} grpc=${node.grpcAddress} data=${node.dataAddress} ` +
       `s3=${node.s3Address} admin=\n`,

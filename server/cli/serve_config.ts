@@ -21,6 +21,8 @@ export interface ServeConfig {
   data: Address | null;
   /** Null: the S3 door stays closed. */
   s3: S3Config | null;
+  /** The node's own; null: it has none, and so no guarded namespaces. */
+  keys: Keys | null;
   dramBytes: number;
   /** Directories of the NVMe tier; none: there is no such tier. */
   nvme: NvmeDirectory[];
@@ -30,10 +32,15 @@ export interface ServeConfig {
   logLevel: LogLevel;
 }
 
+export interface Keys {
+  accessKey: string;
+  secretKey: string;
+}
+
 export interface S3Config {
   address: Address;
   /** Null: the door is for this machine alone, and takes `LOCAL_KEYS` and requests without a signature. */
-  keys: { accessKey: string; secretKey: string } | null;
+  keys: Keys | null;
   /** Whether requests without a signature may do everything. */
   anonymous: boolean;
   /** Name below which every bucket has a host name of its own; null: none but localhost. */
@@ -119,7 +126,7 @@ const SETTINGS: readonly Setting[] = [
     key: "accessKey",
     flag: "--access-key <key>",
     env: "MILLRACE_ACCESS_KEY",
-    help: "that requests to the S3 door are signed with",
+    help: "that requests to the S3 door are signed with, and that guarded namespaces ask for at every door",
   },
   {
     key: "secretKey",
@@ -189,6 +196,7 @@ export function resolveServeConfig(
       () => ({ host: "127.0.0.1", port: 7401 }),
     ),
     s3: readS3(found),
+    keys: readKeys(found.get("accessKey"), found.get("secretKey")),
     dramBytes: read("dram", ({ text, from }) => checkDram(parseSize(text, from), from), defaultDramBytes),
     nvme: read("nvme", readNvme, () => []),
     state: read(
@@ -327,7 +335,7 @@ function readS3(found: ReadonlyMap<string, Found>): S3Config | null {
   return { address, keys, anonymous: takesAnonymous, domain: domain?.text ?? null };
 }
 
-function readKeys(access: Found | undefined, secret: Found | undefined): S3Config["keys"] {
+function readKeys(access: Found | undefined, secret: Found | undefined): Keys | null {
   if (access === undefined && secret === undefined) return null;
   if (access === undefined || secret === undefined) {
     throw new UsageError("--access-key and --secret-key belong together; set both or none");

@@ -103,7 +103,7 @@ function render({ node, stats, namespaces }: Snapshot, before: Snapshot | null, 
     [
       "",
       `${formatSize(stats.dramSpareBytes)} spare, ${formatSize(stats.grantedBytes)} granted to writers, ` +
-        `${formatSize(stats.heldBytes)} held by clients, ${formatSize(stats.hugePageBytes)} in huge pages`,
+        `${formatSize(stats.heldBytes)} held by clients, ${formatSize(stats.bufferBytes)} in buffers, ${formatSize(stats.hugePageBytes)} in huge pages`,
     ],
     ...(stats.nvmeLimitBytes === 0
       ? []

@@ -128,6 +128,11 @@ export class Engine {
     guarded(`namespace ${name}`, () => this.native.dropNamespace(name));
   }
 
+  /** `token` (16 bytes) opens native sessions too, until then; those that it opened end then. */
+  admit(name: string, token: Uint8Array, expiresUnixMs: number, readOnly: boolean): void {
+    guarded(`namespace ${name}`, () => this.native.admit(name, token, expiresUnixMs, readOnly));
+  }
+
   namespaceStats(name: string): NativeNamespaceStats {
     return guarded(`namespace ${name}`, () => this.native.namespaceStats(name));
   }

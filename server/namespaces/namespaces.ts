@@ -7,6 +7,7 @@
  * Where a recorder is given it hears of every change before anybody else does, so that `restore` can bring the
  * namespaces back in the node's next life.
  */
+import { createHash } from "node:crypto";
 import { MillraceError } from "../../proto/errors.js";
 import type { Hint, Limits, Receipt, Traffic } from "../../proto/messages.js";
 import type { Clock } from "../clock.js";
@@ -60,6 +61,8 @@ export interface NamespaceState {
   readonly hint: Hint;
   readonly expectedBytes: number;
   readonly createdUnixMs: number;
+  /** Whether every door asks for credentials. */
+  readonly guarded: boolean;
   /** By the monotonic clock, which has to go on in the next life where it stopped. */
   readonly lapsesAtMs: number;
   readonly usage: Usage;
@@ -96,6 +99,7 @@ export interface CreateOptions {
   expectedBytes: number;
   /** "drop" or "". */
   atEnd: string;
+  guarded?: boolean;
 }
 
 export const LEASE_DEFAULT_MS = 60_000;
@@ -122,6 +126,10 @@ export interface LiveNamespace {
   readonly limits: Limits;
   readonly hint: Hint;
   readonly createdUnixMs: number;
+  /** Whether every door asks for credentials. */
+  readonly guarded: boolean;
+  /** Tells it from others of its name, earlier and later. No secret, in hexadecimal. */
+  readonly id: string;
   /** For remote doors that JavaScript serves. */
   readonly pace: Pace;
 }
@@ -170,7 +178,10 @@ const STORE_HINTS: Record<Hint, StoreHint> = {
 export class Namespaces {
   private readonly live = new Map<string, Held>();
   // In the order in which they ended, so that the oldest is the first.
-  private readonly ended = new Map<string, { receipt: Receipt; forgetAtMs: number }>();
+  private readonly ended = new Map<
+    string,
+    { namespace: LiveNamespace; receipt: Receipt; forgetAtMs: number }
+  >();
   private readonly endListeners = new Set<(name: string, reason: EndReason) => void>();
   private sweptAtMs: number;
 
@@ -227,6 +238,7 @@ export class Namespaces {
       hint: options.hint,
       expectedBytes: options.expectedBytes,
       createdUnixMs: clock.unixMs(),
+      guarded: options.guarded ?? false,
       lapsesAtMs: clock.monotonicMs() + leaseMs,
       usage: NO_USAGE,
     };
@@ -255,6 +267,13 @@ export class Namespaces {
 
   find(name: string): LiveNamespace | null {
     return this.live.get(name) ?? null;
+  }
+
+  /** The namespace, also where it ended lately and has but a receipt. NOT_FOUND. */
+  remembered(name: string): LiveNamespace {
+    const namespace = this.live.get(name) ?? this.ended.get(name)?.namespace;
+    if (namespace === undefined) throw notFound(name);
+    return namespace;
   }
 
   leaseRemainingMs(name: string): number {
@@ -360,7 +379,8 @@ export class Namespaces {
     this.options.recorder?.record({ type: "ended", name });
     this.options.store.dropNamespace(name);
     this.live.delete(name);
-    this.ended.set(name, { receipt, forgetAtMs: this.options.clock.monotonicMs() + ENDED_RECEIPT_MS });
+    const forgetAtMs = this.options.clock.monotonicMs() + ENDED_RECEIPT_MS;
+    this.ended.set(name, { namespace, receipt, forgetAtMs });
     while (this.ended.size > ENDED_RECEIPTS_MAX) {
       const oldest = this.ended.keys().next();
       if (oldest.done === true) break;
@@ -374,6 +394,7 @@ export class Namespaces {
     const { usage, ...rest } = state;
     const namespace: Held = {
       ...rest,
+      id: idOf(state.token),
       pace: new Pace(state.limits.bandwidthBytesPerSecond, this.options.clock),
       added: { ...usage, traffic: sumOfTraffic(usage.traffic) },
     };
@@ -427,6 +448,10 @@ export class Namespaces {
       ended,
     };
   }
+}
+
+function idOf(token: Uint8Array): string {
+  return createHash("sha256").update("millrace namespace").update(token).digest("hex").slice(0, 32);
 }
 
 const NO_TRAFFIC = { bytesIn: 0, bytesOut: 0, operations: 0 };

@@ -164,6 +164,8 @@ function headerFromJson(line: Fields): Journaled {
     hint: hintOf(line.text("hint")),
     expectedBytes: line.whole("expectedBytes"),
     createdUnixMs: line.whole("createdUnixMs"),
+    // Journals of before namespaces could be guarded do not say.
+    guarded: line.has("guarded") && line.flag("guarded"),
     lapsesAtMs: line.number("lapsesAtMs"),
     usage: usageFromJson(line),
   };
@@ -260,6 +262,11 @@ class Fields {
   text(name: string): string {
     const value = this.values[name];
     return typeof value === "string" ? value : this.wrong(name, "text");
+  }
+
+  flag(name: string): boolean {
+    const value = this.values[name];
+    return typeof value === "boolean" ? value : this.wrong(name, "true or false");
   }
 
   number(name: string): number {

@@ -1,6 +1,7 @@
 /** Shuffles through the SDK against a real node, the same suite over every transport. */
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { crc32c } from "../../client/checksum.js";
 import {
   type Client,
   connect,
@@ -221,6 +222,44 @@ describe.each<TransportKind>(["shm", "tcp", "grpc"])("shuffles over %s", (kind) 
       if (seen.length === 2) await writeMap(shuffle, 0);
     }
     expect(seen).toEqual([1, 2, 0]);
+  });
+
+  it("give neighbouring partitions as one stretch a map, of all maps or of some", async () => {
+    for (const map of [0, 1, 2]) await writeMap(shuffle, map);
+    const handle = await namespace.openShuffle("test", { maps: 3, partitions: PARTITIONS });
+    for (let first = 0; first < PARTITIONS; first++) {
+      for (let count = 1; count <= PARTITIONS - first; count++) {
+        for (const maps of [undefined, { first: 1, count: 2 }]) {
+          const wanted = [0, 1, 2].filter((map) => map >= (maps?.first ?? 0));
+          const run = await handle.readRun(first, count, maps === undefined ? {} : { maps });
+          const expected = wanted
+            .map((map) => ({
+              map,
+              text: Array.from({ length: count }, (_, i) => share(map, first + i)).join(""),
+            }))
+            .filter(({ text }) => text !== "");
+          expect(run.map(({ map, bytes }) => [map, bytes.length])).toEqual(
+            expected.map(({ map, text }) => [map, text.length]),
+          );
+          expect(run.map(({ crc32c }) => crc32c)).toEqual(
+            expected.map(({ text }) => crc32c(0, Buffer.from(text))),
+          );
+        }
+      }
+    }
+    await expect(handle.readRun(2, 3)).rejects.toThrow(failsWith("INVALID_ARGUMENT"));
+    await expect(handle.readRun(0, 1, { maps: { first: 2, count: 2 } })).rejects.toThrow(
+      failsWith("INVALID_ARGUMENT"),
+    );
+  });
+
+  it("are opened without a question by who knows their shape, and missed when they are used", async () => {
+    const known = await namespace.openShuffle("test", { maps: 3, partitions: PARTITIONS });
+    expect(known).toMatchObject({ id: "test", maps: 3, partitions: PARTITIONS });
+    for (const map of [0, 1, 2]) await writeMap(known, map);
+    expect(texts(await known.reader(1).extents())).toEqual([0, 1, 2].map((map) => [map, share(map, 1)]));
+    const missing = await namespace.openShuffle("nothing", { maps: 1, partitions: 1 });
+    await expect(missing.readRun(0, 1)).rejects.toThrow(failsWith("NOT_FOUND"));
   });
 
   it("give bytes unchecked with their checksum to who asks for it", async () => {

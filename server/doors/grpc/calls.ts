@@ -46,14 +46,18 @@ export function unary<Request, Response>(
 /** `handle` writes; when its promise resolves the stream ends well, when it rejects with the error's status. */
 export function serverStream<Request, Response>(
   context: GrpcDoorContext,
-  handle: (request: Request, out: OutStream<Response>) => Promise<void>,
+  handle: (
+    request: Request,
+    out: OutStream<Response>,
+    call: ServerWritableStream<Request, Response>,
+  ) => Promise<void>,
 ): handleServerStreamingCall<Request, Response> {
   return async (call) => {
     const path = call.getPath();
     const out = new OutStream(call);
     try {
       context.contract.checkRequest(path, call.request);
-      await handle(call.request, out);
+      await handle(call.request, out, call);
       if (!out.gone) call.end();
     } catch (thrown) {
       if (!out.gone) call.emit("error", failure(context, path, thrown));

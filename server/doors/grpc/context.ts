@@ -5,6 +5,7 @@ import type { Engine } from "../../engine/engine.js";
 import type { Namespaces } from "../../namespaces/namespaces.js";
 import type { Shuffles } from "../../shuffles/shuffles.js";
 import type { KeyRing } from "../s3/auth/credentials.js";
+import type { Guard } from "./guard.js";
 import type { OpenStreams } from "./open_streams.js";
 
 export interface DoorLog {
@@ -22,7 +23,8 @@ export interface GrpcDoorContext {
   /** Asked at each call, because addresses are known only when all doors are open. */
   describeNode: () => NodeMessage;
   openStreams: OpenStreams;
-  /** Issues keys of the S3 door; null: there is none, or it has no keys of its own. */
+  /** Issues session credentials; null: the node has no keys of its own. */
   keyRing: Pick<KeyRing, "issue"> | null;
+  guard: Guard;
   log: DoorLog;
 }

@@ -30,11 +30,11 @@ export class GrpcDoor {
   private readonly health = new HealthImplementation();
 
   constructor(private readonly context: GrpcDoorContext) {
-    const { contract } = context;
-    this.server.addService(contract.namespaces, namespacesService(context));
-    this.server.addService(contract.objects, objectsService(context));
-    this.server.addService(contract.shuffles, shufflesService(context));
-    this.server.addService(contract.nodes, nodesService(context));
+    const { contract, guard } = context;
+    this.server.addService(guard.watched(contract.namespaces), namespacesService(context));
+    this.server.addService(guard.watched(contract.objects), objectsService(context));
+    this.server.addService(guard.watched(contract.shuffles), shufflesService(context));
+    this.server.addService(guard.watched(contract.nodes), nodesService(context));
     this.health.addToServer(this.server);
     new ReflectionService(contract.packageDefinition).addToServer(this.server);
     this.setHealth("NOT_SERVING");

@@ -12,13 +12,14 @@ import { unary } from "./calls.js";
 import type { GrpcDoorContext } from "./context.js";
 
 export function nodesService(context: GrpcDoorContext): UntypedServiceImplementation {
-  const { engine, namespaces, describeNode } = context;
+  const { engine, namespaces, guard, describeNode } = context;
 
   async function verify(
-    { namespace }: VerifyRequest,
+    request: VerifyRequest,
     call: ServerUnaryCall<VerifyRequest, VerifyResponse>,
   ): Promise<VerifyResponse> {
-    namespaces.require(namespace);
+    const { namespace } = request;
+    guard.admit(call, request, namespace, { of: "everything", write: false });
     const stopping = new AbortController();
     const stop = () => stopping.abort();
     call.on("cancelled", stop);
@@ -41,6 +42,7 @@ export function nodesService(context: GrpcDoorContext): UntypedServiceImplementa
       let demotedBytes = 0;
       let promotedBytes = 0;
       let cleanedBytes = 0;
+      let bufferBytes = 0;
       for (const name of namespaces.names()) {
         const stats = engine.namespaceStats(name);
         segments += stats.segments;
@@ -50,6 +52,7 @@ export function nodesService(context: GrpcDoorContext): UntypedServiceImplementa
         demotedBytes += stats.demotedBytes;
         promotedBytes += stats.promotedBytes;
         cleanedBytes += stats.cleanedBytes;
+        bufferBytes += stats.bufferBytes;
       }
       return {
         ...engine.stats(),
@@ -61,6 +64,7 @@ export function nodesService(context: GrpcDoorContext): UntypedServiceImplementa
         demotedBytes,
         promotedBytes,
         cleanedBytes,
+        bufferBytes,
       };
     }),
 

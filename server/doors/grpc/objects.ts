@@ -1,5 +1,9 @@
 /** `millrace.v1.Objects` over the engine. */
-import type { handleClientStreamingCall, UntypedServiceImplementation } from "@grpc/grpc-js";
+import type {
+  handleClientStreamingCall,
+  ServerWritableStream,
+  UntypedServiceImplementation,
+} from "@grpc/grpc-js";
 import { ChunkPool } from "../../../proto/chunks.js";
 import { MillraceError } from "../../../proto/errors.js";
 import type {
@@ -20,6 +24,7 @@ import type { WatchEvent as EngineWatchEvent, ObjectInfo } from "../../engine/en
 import { type OutStream, pause, serverStream, unary } from "./calls.js";
 import { Checks } from "./checks.js";
 import type { GrpcDoorContext } from "./context.js";
+import type { Calling } from "./guard.js";
 import { PutStream } from "./put.js";
 
 /** Events that a watcher may lag behind before it is told to list and watch anew. */
@@ -27,7 +32,7 @@ const WATCH_BACKLOG_MAX = 65_536;
 const NO_BYTES = new Uint8Array(0);
 
 export function objectsService(context: GrpcDoorContext): UntypedServiceImplementation {
-  const { engine, namespaces, limits } = context;
+  const { engine, namespaces, guard, limits } = context;
   const checks = new Checks(limits.keyBytesMax as number);
   const listPageMax = limits.listPageMax as number;
   const chunks = new ChunkPool();
@@ -37,9 +42,13 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     new PutStream(context, checks, call, respond);
   };
 
-  async function get(request: GetRequest, out: OutStream<GetResponse>): Promise<void> {
+  /** NOT_FOUND, or that the caller may not read (or write) the key. */
+  const admitKey = (call: Calling, request: object, name: string, prefix: Uint8Array, write: boolean) =>
+    guard.admit(call, request, name, { of: "keys", prefix, write });
+
+  async function get(request: GetRequest, out: OutStream<GetResponse>, call: Calling): Promise<void> {
     const { namespace, offset, length, ifSequence } = request;
-    const { pace } = namespaces.require(namespace);
+    const { pace } = admitKey(call, request, namespace, request.key, false).namespace;
     const key = checks.key(request.key);
     const reader = engine.open(namespace, key, offset, length);
     if (reader === null) throw noObject(namespace, key);
@@ -79,23 +88,26 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     }
   }
 
-  function head({ namespace, key }: HeadRequest): ObjectInfoMessage {
-    namespaces.require(namespace);
+  function head(request: HeadRequest, call: Calling): ObjectInfoMessage {
+    const { namespace, key } = request;
+    admitKey(call, request, namespace, key, false);
     const info = engine.head(namespace, checks.key(key));
     engine.count(namespace, "grpc", 0, 0, 1);
     if (info === null) throw noObject(namespace, key);
     return toMessage(key, info);
   }
 
-  function remove({ namespace, key, condition }: DeleteRequest): DeleteResponse {
-    namespaces.require(namespace);
+  function remove(request: DeleteRequest, call: Calling): DeleteResponse {
+    const { namespace, key, condition } = request;
+    admitKey(call, request, namespace, key, true);
     const existed = engine.remove(namespace, checks.key(key), checks.condition(condition));
     engine.count(namespace, "grpc", 0, 0, 1);
     return { existed };
   }
 
-  function list({ namespace, prefix, startAfter, limit }: ListRequest): ListResponse {
-    namespaces.require(namespace);
+  function list(request: ListRequest, call: Calling): ListResponse {
+    const { namespace, prefix, startAfter, limit } = request;
+    admitKey(call, request, namespace, prefix, false);
     const page = engine.list(
       namespace,
       checks.prefix(prefix),
@@ -110,11 +122,11 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     };
   }
 
-  async function copy(request: CopyRequest): Promise<ObjectInfoMessage> {
+  async function copy(request: CopyRequest, call: Calling): Promise<ObjectInfoMessage> {
     const { namespace } = request;
     const toNamespace = request.toNamespace === "" ? namespace : request.toNamespace;
-    namespaces.require(namespace);
-    namespaces.require(toNamespace);
+    admitKey(call, request, namespace, request.fromKey, false);
+    admitKey(call, request, toNamespace, request.toKey, true);
     const from = checks.key(request.fromKey, "from_key");
     const to = checks.key(request.toKey, "to_key");
     const condition = checks.condition(request.condition);
@@ -123,8 +135,13 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
     return toMessage(to, info);
   }
 
-  async function watch({ namespace, prefix }: WatchRequest, out: OutStream<WatchEvent>): Promise<void> {
-    namespaces.require(namespace);
+  async function watch(
+    request: WatchRequest,
+    out: OutStream<WatchEvent>,
+    call: ServerWritableStream<WatchRequest, WatchEvent>,
+  ): Promise<void> {
+    const { namespace, prefix } = request;
+    const { holder } = admitKey(call, request, namespace, prefix, false);
     checks.prefix(prefix);
     await new Promise<void>((resolve, reject) => {
       const id = engine.watch(namespace, prefix, (events) => {
@@ -139,9 +156,11 @@ export function objectsService(context: GrpcDoorContext): UntypedServiceImplemen
         }
       });
       const forgetStream = context.openStreams.add((error) => stop(error));
+      const forgetExpiry = guard.whenExpired(holder, (error) => stop(error));
       const stop = (error: MillraceError | null) => {
         engine.unwatch(namespace, id);
         forgetEnd();
+        forgetExpiry();
         forgetStream();
         if (error === null) resolve();
         else reject(error);

@@ -11,6 +11,7 @@ import type { ServerReadableStream, sendUnaryData } from "@grpc/grpc-js";
 import { MillraceError } from "../../../proto/errors.js";
 import type { ObjectInfoMessage, PutHeader, PutRequest, PutTrailer } from "../../../proto/messages.js";
 import type { Draft } from "../../engine/engine.js";
+import type { Holder } from "../../namespaces/guard.js";
 import type { LiveNamespace } from "../../namespaces/namespaces.js";
 import { isFull, ROOM_POLL_FIRST_MS, ROOM_POLL_MAX_MS } from "../room.js";
 import { failure, pause } from "./calls.js";
@@ -31,6 +32,7 @@ export class PutStream {
   private header: PutHeader | null = null;
   private trailer: PutTrailer | null = null;
   private namespace: LiveNamespace | null = null;
+  private holder: Holder | null = null;
   private draft: Draft | null = null;
   private writtenBytes = 0;
   /** Of the message at hand, where the store had no room for all of its data. */
@@ -71,7 +73,7 @@ export class PutStream {
     if (this.trailer !== null) throw invalid("a message came after the trailer");
     if (this.header === null) {
       if (message.header === null) throw invalid("the first message of a put must carry its header");
-      this.begin(message.header);
+      this.begin(message.header, message);
     } else if (message.header !== null && message.header !== this.header) {
       throw invalid("only the first message of a put may carry a header");
     }
@@ -86,13 +88,16 @@ export class PutStream {
     return this.namespace?.pace.spend(message.data.length) ?? 0;
   }
 
-  private begin(header: PutHeader): void {
-    const namespace = this.context.namespaces.require(header.namespace);
+  private begin(header: PutHeader, message: PutRequest): void {
+    const { guard } = this.context;
+    const need = { of: "keys", prefix: header.key, write: true } as const;
+    const { namespace, holder } = guard.admit(this.call, message, header.namespace, need);
     const key = this.checks.key(header.key);
     this.checks.condition(header.condition);
     if (header.sizeKnown) this.checkLimits(header.sizeBytes, namespace);
     this.draft = this.context.engine.begin(header.namespace, key, header.sizeKnown ? header.sizeBytes : null);
     this.namespace = namespace;
+    this.holder = holder;
     this.header = header;
   }
 
@@ -182,6 +187,7 @@ export class PutStream {
       return;
     }
     try {
+      this.context.guard.checkStillGood(this.holder);
       if (header.sizeKnown && this.writtenBytes !== header.sizeBytes) {
         throw invalid(`the header says ${header.sizeBytes} bytes, but ${this.writtenBytes} came`);
       }

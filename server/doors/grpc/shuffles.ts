@@ -19,41 +19,51 @@ import type {
 import { type OutStream, serverStream, unary } from "./calls.js";
 import { Checks } from "./checks.js";
 import type { GrpcDoorContext } from "./context.js";
+import type { Calling } from "./guard.js";
 
 export function shufflesService(context: GrpcDoorContext): UntypedServiceImplementation {
-  const { shuffles, namespaces, limits } = context;
+  const { shuffles, guard, limits } = context;
   const checks = new Checks(limits.keyBytesMax as number);
+
+  /** A shuffle may have map outputs under any key, so it is for holders of credentials without a prefix. */
+  const admit = (call: Calling, request: { namespace: string }, write: boolean) =>
+    guard.admit(call, request, request.namespace, { of: "everything", write });
 
   async function locate(
     request: LocatePartitionRequest,
     call: ServerUnaryCall<LocatePartitionRequest, LocatePartitionResponse>,
   ): Promise<LocatePartitionResponse> {
     const { namespace, shuffle, partition } = request;
-    namespaces.require(namespace);
+    const { holder } = admit(call, request, false);
     const count = Math.max(request.count, 1);
     if (!request.wait) return shuffles.locate(namespace, shuffle, partition, count);
     const leaving = new AbortController();
     const leave = () => leaving.abort();
     call.on("cancelled", leave);
-    let shutdown: MillraceError | null = null;
-    const forgetStream = context.openStreams.add((error) => {
-      shutdown = error;
+    let ended: MillraceError | null = null;
+    const end = (error: MillraceError) => {
+      ended = error;
       leave();
-    });
+    };
+    const forgetStream = context.openStreams.add(end);
+    const forgetExpiry = guard.whenExpired(holder, end);
     try {
       return await shuffles.locateWhenComplete(namespace, shuffle, partition, count, leaving.signal);
     } catch (thrown) {
-      throw shutdown ?? thrown;
+      throw ended ?? thrown;
     } finally {
+      forgetExpiry();
       forgetStream();
     }
   }
 
   async function watch(
-    { namespace, shuffle }: WatchShuffleRequest,
+    request: WatchShuffleRequest,
     out: OutStream<WatchShuffleEvent>,
+    call: Calling,
   ): Promise<void> {
-    namespaces.require(namespace);
+    const { namespace, shuffle } = request;
+    const { holder } = admit(call, request, false);
     await new Promise<void>((resolve, reject) => {
       // Events of a shuffle are at most a few a map, so a slow watcher needs no bound of its own.
       const unwatch = shuffles.watch(namespace, shuffle, {
@@ -61,8 +71,10 @@ export function shufflesService(context: GrpcDoorContext): UntypedServiceImpleme
         onEnd: (error) => stop(error),
       });
       const forgetStream = context.openStreams.add((error) => stop(error));
+      const forgetExpiry = guard.whenExpired(holder, (error) => stop(error));
       const stop = (error: MillraceError | null) => {
         unwatch();
+        forgetExpiry();
         forgetStream();
         if (error === null) resolve();
         else reject(error);
@@ -74,19 +86,19 @@ export function shufflesService(context: GrpcDoorContext): UntypedServiceImpleme
   }
 
   return {
-    CreateShuffle: unary<CreateShuffleRequest, ShuffleMessage>(context, (request) => {
-      namespaces.require(request.namespace);
+    CreateShuffle: unary<CreateShuffleRequest, ShuffleMessage>(context, (request, call) => {
+      admit(call, request, true);
       const { namespace, shuffle, maps, partitions, partitioner } = request;
       return shuffles.create(namespace, shuffle, maps, partitions, partitioner);
     }),
 
-    DescribeShuffle: unary<DescribeShuffleRequest, ShuffleMessage>(context, ({ namespace, shuffle }) => {
-      namespaces.require(namespace);
-      return shuffles.describe(namespace, shuffle);
+    DescribeShuffle: unary<DescribeShuffleRequest, ShuffleMessage>(context, (request, call) => {
+      admit(call, request, false);
+      return shuffles.describe(request.namespace, request.shuffle);
     }),
 
-    CommitMapOutput: unary<CommitMapOutputRequest, CommitMapOutputResponse>(context, (request) => {
-      namespaces.require(request.namespace);
+    CommitMapOutput: unary<CommitMapOutputRequest, CommitMapOutputResponse>(context, (request, call) => {
+      admit(call, request, true);
       checks.key(request.key);
       return shuffles.commit(request.namespace, request.shuffle, request);
     }),
@@ -95,18 +107,16 @@ export function shufflesService(context: GrpcDoorContext): UntypedServiceImpleme
 
     WatchShuffle: serverStream<WatchShuffleRequest, WatchShuffleEvent>(context, watch),
 
-    ReportLost: unary<ReportLostRequest, ReportLostResponse>(context, ({ namespace, shuffle, maps }) => {
-      namespaces.require(namespace);
+    ReportLost: unary<ReportLostRequest, ReportLostResponse>(context, (request, call) => {
+      admit(call, request, true);
+      const { namespace, shuffle, maps } = request;
       return { lostMaps: shuffles.reportLost(namespace, shuffle, maps) };
     }),
 
-    DeleteShuffle: unary<DeleteShuffleRequest, DeleteShuffleResponse>(
-      context,
-      async ({ namespace, shuffle }) => {
-        namespaces.require(namespace);
-        await shuffles.delete(namespace, shuffle);
-        return {};
-      },
-    ),
+    DeleteShuffle: unary<DeleteShuffleRequest, DeleteShuffleResponse>(context, async (request, call) => {
+      admit(call, request, true);
+      await shuffles.delete(request.namespace, request.shuffle);
+      return {};
+    }),
   };
 }

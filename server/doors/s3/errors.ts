@@ -94,4 +94,6 @@ const CODES: Readonly<Record<string, S3ErrorCode | undefined>> = {
   UNAVAILABLE: "ServiceUnavailable",
   ABORTED: "ConditionalRequestConflict",
   UNSUPPORTED: "NotImplemented",
+  UNAUTHENTICATED: "AccessDenied",
+  PERMISSION_DENIED: "AccessDenied",
 };

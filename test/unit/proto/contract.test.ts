@@ -33,6 +33,7 @@ describe("messages", () => {
       hint: "HINT_UNSPECIFIED",
       expectedBytes: 0,
       atEnd: "",
+      guarded: false,
     });
     const info = {
       key: Buffer.from("k"),

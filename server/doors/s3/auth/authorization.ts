@@ -1,4 +1,5 @@
 /** Who may do what: the outcome of checking a request's signature. */
+import type { Scope } from "../../../namespaces/guard.js";
 
 /** Keys that requests are signed with. */
 export interface Credentials {
@@ -13,12 +14,9 @@ export interface Grantee {
   readonly accessKey: string;
   readonly secretKey: string;
   /** Null: all of the node. Else one bucket's keys that start with `prefix`, until then. */
-  readonly scope: {
-    readonly bucket: string;
-    readonly prefix: string;
-    readonly readOnly: boolean;
-    readonly expiresUnixMs: number;
-  } | null;
+  readonly scope: Scope | null;
+  /** The keys are known to everybody, or none were asked for: nothing that is guarded opens to them. */
+  readonly unproven?: true;
 }
 
 /** How the body of a request is protected, by `x-amz-content-sha256` and the signature. */

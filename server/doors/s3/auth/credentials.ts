@@ -5,17 +5,20 @@
  * revoke it by but its expiry.
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { MillraceError } from "../../../../proto/errors.js";
+import { checkGuard, type Scope } from "../../../namespaces/guard.js";
+import type { LiveNamespace } from "../../../namespaces/namespaces.js";
 import { S3Error } from "../errors.js";
 import type { Credentials, Grantee } from "./authorization.js";
-
-export type Scope = NonNullable<Grantee["scope"]>;
 
 export interface KeyRingOptions {
   /** Null: there are no keys. Both or none. */
   accessKey: string | null;
   secretKey: string | null;
-  /** Whether requests without a signature may do everything. */
+  /** Whether requests without a signature may do everything, but in guarded namespaces. */
   anonymous: boolean;
+  /** The keys are no secret. */
+  wellKnown?: boolean;
   nowUnixMs?: () => number;
 }
 
@@ -40,8 +43,14 @@ export class KeyRing implements Credentials {
 
   constructor(options: KeyRingOptions) {
     const { accessKey, secretKey } = options;
-    this.configured = accessKey !== null && secretKey !== null ? { accessKey, secretKey, scope: null } : null;
-    this.anonymous = options.anonymous ? { accessKey: "anonymous", secretKey: "", scope: null } : null;
+    const unproven = { unproven: true } as const;
+    this.configured =
+      accessKey !== null && secretKey !== null
+        ? { accessKey, secretKey, scope: null, ...(options.wellKnown === true ? unproven : {}) }
+        : null;
+    this.anonymous = options.anonymous
+      ? { accessKey: "anonymous", secretKey: "", scope: null, ...unproven }
+      : null;
     // Without keys in the configuration session keys end with the process.
     const nodeSecret = this.configured?.secretKey ?? randomBytes(32);
     this.proofKey = derive(nodeSecret, "millrace session token");
@@ -108,6 +117,25 @@ export function allowed(
   if (scope.expiresUnixMs <= nowUnixMs) throw new S3Error("ExpiredToken", "The provided token has expired.");
   const inScope = bucket === scope.bucket && (key === null ? !write : key.startsWith(scope.prefix));
   if (!inScope || (write && scope.readOnly)) throw new S3Error("AccessDenied", "Access Denied.");
+}
+
+/**
+ * Throws AccessDenied where the bucket is guarded and not open to the grantee at all. What else it may do there is for
+ * `allowed` to say.
+ */
+export function checkAdmitted(
+  grantee: Grantee,
+  namespace: Pick<LiveNamespace, "name" | "id" | "guarded">,
+  nowUnixMs: number,
+): void {
+  if (!namespace.guarded) return;
+  if (grantee.unproven)
+    throw new S3Error("AccessDenied", "Access Denied: the bucket asks for the node's keys.");
+  try {
+    checkGuard(namespace, grantee, { of: "namespace" }, nowUnixMs);
+  } catch (thrown) {
+    throw new S3Error("AccessDenied", `Access Denied: ${MillraceError.from(thrown).message}`);
+  }
 }
 
 function derive(key: string | Buffer, text: string): Buffer {

@@ -30,6 +30,7 @@ export async function listBuckets(call: S3Call): Promise<void> {
   const names = namespaces
     .names()
     .filter((name) => name.startsWith(prefix) && name > token)
+    .filter((name) => !call.authorization.grantee.unproven || !namespaces.require(name).guarded)
     .sort();
   const page = names.slice(0, Number(max));
   const buckets = page.map((name) => {

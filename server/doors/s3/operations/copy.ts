@@ -2,7 +2,7 @@
 import type { DigestName } from "../../../../native/binding/addon.js";
 import type { Condition, ObjectInfo } from "../../../engine/engine.js";
 import type { ChecksumName, ObjectAttributes } from "../attributes.js";
-import { allowed } from "../auth/credentials.js";
+import { allowed, checkAdmitted } from "../auth/credentials.js";
 import { header, type S3Call } from "../call.js";
 import { checksumName } from "../checksums.js";
 import { judge, preconditionFailed, readConditions, refusedWrite, writeCondition } from "../conditions.js";
@@ -83,7 +83,9 @@ export function copySource(call: S3Call): Target {
     throw new S3Error("KeyTooLongError", `the key has more than ${keyBytesMax} bytes`);
   }
   allowed(call.authorization.grantee, bucket, key, false, Date.now());
-  return { bucket, key, namespace: liveBucket(call.context, bucket) };
+  const namespace = liveBucket(call.context, bucket);
+  checkAdmitted(call.authorization.grantee, namespace, Date.now());
+  return { bucket, key, namespace };
 }
 
 /** The source's version at hand, where `x-amz-copy-source-if-*` hold of it. NoSuchKey, PreconditionFailed. */

@@ -46,6 +46,7 @@ function namespace(name = NS): NamespaceState {
     hint: "HINT_CAPACITY",
     expectedBytes: 7,
     createdUnixMs: 1_700_000_000_000,
+    guarded: true,
     lapsesAtMs: 61_234.5,
     usage: usage(1),
   };
