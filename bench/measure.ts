@@ -27,19 +27,20 @@ export type Samples<T> = {
 
 /**
  * Lets the contenders take turns, so that all of them meet the same neighbours on the machine: first each once
- * for warming up, then `rounds` times for the record. Null contenders have no samples. `share` of the time of
- * `options` is used.
+ * for warming up (`warmsUp` false: not even that), then `rounds` times for the record. Null contenders have no samples.
+ * `share` of the time of `options` is used.
  */
 export async function takeTurns<T extends Record<string, Contender<unknown> | null>>(
   options: BenchOptions,
   share: number,
   contenders: T,
+  { warmsUp = true } = {},
 ): Promise<Samples<T>> {
   const names = Object.keys(contenders);
   const present = names.filter((name) => contenders[name] !== null);
   const seconds = (options.seconds * share) / (options.rounds * Math.max(1, present.length));
   const samples: Record<string, unknown[]> = Object.fromEntries(names.map((name) => [name, []]));
-  for (let round = -1; round < options.rounds; round++) {
+  for (let round = warmsUp ? -1 : 0; round < options.rounds; round++) {
     for (const name of present) {
       options.signal.throwIfAborted();
       const contender = contenders[name] as Contender<unknown>;

@@ -55,7 +55,9 @@ export async function startMinio(
   const until = performance.now() + START_TIMEOUT_MS;
   for (;;) {
     const live = await fetch(`http://${host}:${port}/minio/health/live`).catch(() => null);
-    if (live?.ok === true) return { pid: launched.pid, host, port };
+    // It says that it lives before it can serve, and then in this header that it cannot.
+    const serves = live?.ok === true && live.headers.get("x-minio-server-status") === null;
+    if (serves) return { pid: launched.pid, host, port };
     signal.throwIfAborted();
     if (launched.child.exitCode !== null || performance.now() > until) {
       throw new MillraceError("UNAVAILABLE", `minio did not start: ${launched.output()}${launched.errors()}`);

@@ -1,5 +1,7 @@
 /** The S3 door against MinIO: put and get of small, middling and large objects, by the same client, in turns. */
-import { totalmem } from "node:os";
+import { existsSync } from "node:fs";
+import { freemem } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MillraceError } from "../client/index.js";
 import { formatSize } from "../server/cli/values.js";
 import { type BenchFigure, type BenchOptions, comparedFigure } from "./figure.js";
@@ -14,9 +16,17 @@ const CONNECTIONS = [1, 16, 64];
 /** Objects that a load goes round, by their size. */
 const KEYS_BYTES_MAX = 256 << 20;
 const KEYS_MAX = 1_000;
-/** A round of large objects takes as long as every connection needs for one, however few seconds are asked for. */
+/**
+ * A turn of large objects takes as long as every connection needs for one, however few seconds are asked for: so they
+ * have one round and no warming up, and are left out where it would be longer than so many times those seconds.
+ */
 const LARGE_BYTES = 16 << 20;
 const LARGE_ROUNDS_MAX = 1;
+const LARGE_TIMES_MAX = 1.25;
+/** All that is being put lies in memory with one server, some of it on its way too; the other keeps what it had. */
+const MEMORY_SHARE_MAX = 1 / 2;
+/** After so long a process that was killed is gone. */
+const ENDING_MS = 500;
 const KEYS = { accessKey: "bench-key", secretKey: "bench-secret" };
 
 export function run(options: BenchOptions): Promise<BenchFigure[]> {
@@ -41,23 +51,46 @@ async function measure(workbench: Workbench): Promise<BenchFigure[]> {
     const sizeBytes = Math.max(1 << 10, Math.round(fullBytes * Math.min(1, options.scale)));
     const keys = Math.max(1, Math.min(KEYS_MAX, Math.floor(KEYS_BYTES_MAX / sizeBytes)));
     for (const target of [door, rival]) if (target !== null) await prepare(target, sizeBytes, keys);
+    const isLarge = sizeBytes >= LARGE_BYTES;
+    // What one byte of each contender took, together, with the connections before.
+    let secondsPerByte = 0;
     for (const connections of CONNECTIONS) {
-      // All that is being put lies in memory twice: with the server and on its way.
-      if (connections * sizeBytes > totalmem() / 4) {
-        options.note(
-          `${connections} times ${formatSize(sizeBytes)} at once is too much for this machine's memory`,
-        );
+      const bytesAtOnce = connections * sizeBytes;
+      const atOnce = `${connections} times ${formatSize(sizeBytes)} at once`;
+      if (bytesAtOnce > freemem() * MEMORY_SHARE_MAX) {
+        options.note(`${atOnce} is too much for the memory that is free`);
+        continue;
+      }
+      const neededSeconds = secondsPerByte * bytesAtOnce;
+      if (isLarge && neededSeconds > LARGE_TIMES_MAX * options.seconds) {
+        const ask = Math.ceil((neededSeconds / LARGE_TIMES_MAX) * 1.1);
+        options.note(`${atOnce} would take about ${Math.ceil(neededSeconds)} s: ask for --seconds ${ask}`);
         continue;
       }
       const drive = (target: S3Target, method: "PUT" | "GET") => (seconds: number) =>
-        client({ target, method, sizeBytes, keys, connections, seconds });
-      const rounds = sizeBytes >= LARGE_BYTES ? Math.min(options.rounds, LARGE_ROUNDS_MAX) : options.rounds;
-      const turns = await takeTurns({ ...options, rounds }, share, {
+        client({ target, method, sizeBytes, keys, connections, seconds }).catch(async (thrown: unknown) => {
+          options.signal.throwIfAborted();
+          const [whose, pid] = target === door ? ["the door", daemon.pid] : ["MinIO", minio?.pid];
+          // Of a server that ended nothing is seen but connections that were reset.
+          await sleep(ENDING_MS);
+          const ended = existsSync(`/proc/${pid}`) ? "" : ", which has ended";
+          const { message } = MillraceError.from(thrown);
+          throw new MillraceError("INTERNAL", `${method} to ${whose}${ended}, ${atOnce}: ${message}`, {
+            cause: thrown,
+          });
+        });
+      const rounds = isLarge ? Math.min(options.rounds, LARGE_ROUNDS_MAX) : options.rounds;
+      const contenders = {
         put: (seconds: number) => usedWhile(daemon.pid, () => drive(door, "PUT")(seconds)),
         rivalPut: rival === null ? null : drive(rival, "PUT"),
         get: (seconds: number) => usedWhile(daemon.pid, () => drive(door, "GET")(seconds)),
         rivalGet: rival === null ? null : drive(rival, "GET"),
-      });
+      };
+      const turns = await takeTurns({ ...options, rounds }, share, contenders, { warmsUp: !isLarge });
+      secondsPerByte = [...turns.put, ...turns.get]
+        .map(({ result }) => result)
+        .concat(turns.rivalPut, turns.rivalGet)
+        .reduce((sum, { seconds, bytes }) => sum + seconds / bytes / rounds, 0);
       for (const [what, own, others] of [
         ["put", turns.put, turns.rivalPut],
         ["get", turns.get, turns.rivalGet],

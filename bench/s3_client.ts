@@ -66,6 +66,8 @@ class Connection {
   /** Of the answer's body, still to come; -1: its head has not come. */
   private leftBytes = -1;
   private settle: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  /** Why nothing more comes of it. */
+  private failure: Error | null = null;
 
   private constructor(private readonly socket: Socket) {}
 
@@ -99,6 +101,8 @@ class Connection {
   /** Resolves when the answer has come to its end. */
   request(head: Buffer, body: Buffer | null): Promise<void> {
     return new Promise((resolve, reject) => {
+      // A socket that is gone tells nobody a second time.
+      if (this.failure !== null) return reject(this.failure);
       this.settle = { resolve, reject };
       this.leftBytes = -1;
       this.socket.cork();
@@ -144,9 +148,10 @@ class Connection {
   }
 
   private fail(error: Error): void {
+    this.failure ??= error;
     const { settle } = this;
     this.settle = null;
-    settle?.reject(error);
+    settle?.reject(this.failure);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What no client sends: requests byte by byte, and what they must leave behind, which is mostly nothing. */
 import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Patience } from "../../server/doors/s3/arrivals.js";
 import { Pattern } from "../support/pattern.js";
 import {
   hmac,
@@ -12,6 +13,7 @@ import {
   signedHeaders,
   xmlText,
 } from "../support/s3.js";
+import { startS3Door } from "../support/s3_door.js";
 import { type Door, startDoor } from "./door.js";
 
 const MIB = 1 << 20;
@@ -299,6 +301,48 @@ describe("whole bodies", () => {
     expect(xmlText(listed, "KeyCount")).toBe("0");
   });
 
+  describe("with little patience", () => {
+    const body = pattern.bytes(0, MIB);
+    const pieceBytes = 100;
+
+    /** Sends a put of `body` in pieces, a few milliseconds apart, of which `count` come; and what is answered to it. */
+    async function trickle(patience: Patience, count: number): Promise<[RawResponse, RawResponse]> {
+      const impatient = await startS3Door({ patience });
+      const connection = await RawConnection.open(impatient);
+      try {
+        expect((await rawRequest(impatient, { method: "PUT", target: "/trickles" })).status).toBe(200);
+        const whole = body.subarray(0, Math.min(count * pieceBytes, body.length));
+        connection.send({ method: "PUT", target: "/trickles/key", body: whole }, { body: false });
+        let answer: RawResponse | null = null;
+        const answered = connection.response().then((response) => {
+          answer = response;
+          return response;
+        });
+        for (let at = 0; at < whole.length && answer === null; at += pieceBytes) {
+          connection.write(whole.subarray(at, at + pieceBytes));
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        return [await answered, await rawRequest(impatient, { method: "GET", target: "/trickles/key" })];
+      } finally {
+        connection.close();
+        await impatient.stop();
+      }
+    }
+
+    it("a trickle is given up", async () => {
+      const patience = { silenceMs: 60_000, windowMs: 100, windowBytes: MIB };
+      const [put, get] = await trickle(patience, Number.POSITIVE_INFINITY);
+      expectError(put, 400, "RequestTimeout");
+      expectError(get, 404, "NoSuchKey");
+    });
+
+    it("who is slow, but not too slow, gets through", async () => {
+      const [put, get] = await trickle({ silenceMs: 60_000, windowMs: 50, windowBytes: 2 }, 100);
+      expect(put.status).toBe(200);
+      expect(get.body.equals(body.subarray(0, 100 * pieceBytes))).toBe(true);
+    });
+  });
+
   it("a reader that stands still gets the bytes that it began with", async () => {
     const first = pattern.bytes(0, 16 * MIB);
     expect((await ask("PUT", "/slow", { body: first })).status).toBe(200);
@@ -486,6 +530,20 @@ describe("connections", () => {
       const answer = await rawRequest(door, { method: "PUT", target: "/no-such-bucket-here/key", body });
       expectError(answer, 404, "NoSuchBucket");
     }
+  });
+
+  it("so it does to a sender of more than is drained, which comes to reading late", async () => {
+    await on(async (connection) => {
+      connection.socket.pause();
+      connection.send({
+        method: "PUT",
+        target: "/no-such-bucket-here/key",
+        body: pattern.bytes(0, 48 * MIB),
+      });
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      connection.socket.resume();
+      expectError(await connection.response(), 404, "NoSuchBucket");
+    });
   });
 
   it("Expect: 100-continue is answered when all else is known to be good", async () => {

@@ -1,11 +1,22 @@
 /** The bytes of an HTTP message as they arrive. */
 import type { IncomingMessage } from "node:http";
+import { performance } from "node:perf_hooks";
 import { S3Error } from "./errors.js";
 
 /** Arrived and not taken: above this the sender has to wait. */
 const ARRIVED_BYTES_MAX = 256 * 1_024;
-/** A sender that is silent for so long is given up. */
-export const SILENCE_MAX_MS = 20_000;
+
+/** How long this door bears with those who send slowly. Only while it waits for them does their time run. */
+export interface Patience {
+  /** A sender that is silent for so long is given up. */
+  readonly silenceMs: number;
+  /** So is one of whom so much waiting brings less than `windowBytes`, unless that is the end of the body. */
+  readonly windowMs: number;
+  readonly windowBytes: number;
+}
+
+/** A trickle holds a draft, and the memory under it, for a minute at most; whoever has 1 KiB/s gets through. */
+export const PATIENCE: Patience = { silenceMs: 20_000, windowMs: 60_000, windowBytes: 60 * 1_024 };
 
 /**
  * Hands out buffers as the parser made them: reading the message as a stream would join those that piled up, which is
@@ -18,8 +29,13 @@ export class Arrivals {
   private ended = false;
   private failure: S3Error | null = null;
   private wake: (() => void) | null = null;
+  private windowWaitedMs = 0;
+  private windowBytes = 0;
 
-  constructor(private readonly message: IncomingMessage) {
+  constructor(
+    private readonly message: IncomingMessage,
+    private readonly patience: Patience = PATIENCE,
+  ) {
     this.paused = message.isPaused();
     message.on("data", this.onData);
     message.on("end", this.onEnd);
@@ -51,14 +67,9 @@ export class Arrivals {
   }
 
   private async arrival(): Promise<void> {
-    const timer = setTimeout(() => {
-      this.fail(
-        new S3Error(
-          "RequestTimeout",
-          "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.",
-        ),
-      );
-    }, SILENCE_MAX_MS);
+    const { silenceMs, windowMs, windowBytes } = this.patience;
+    const timer = setTimeout(() => this.fail(tooSlow()), silenceMs);
+    const startMs = performance.now();
     try {
       await new Promise<void>((resolve) => {
         this.wake = resolve;
@@ -71,11 +82,17 @@ export class Arrivals {
       clearTimeout(timer);
       this.wake = null;
     }
+    this.windowWaitedMs += performance.now() - startMs;
+    if (this.windowWaitedMs < windowMs) return;
+    if (this.windowBytes < windowBytes && !this.ended) this.fail(tooSlow());
+    this.windowWaitedMs = 0;
+    this.windowBytes = 0;
   }
 
   private readonly onData = (bytes: Buffer): void => {
     this.queue.push(bytes);
     this.queuedBytes += bytes.length;
+    this.windowBytes += bytes.length;
     if (this.queuedBytes >= ARRIVED_BYTES_MAX && !this.paused) {
       this.paused = true;
       this.message.pause();
@@ -98,4 +115,11 @@ export class Arrivals {
     this.failure ??= failure;
     this.wake?.();
   }
+}
+
+function tooSlow(): S3Error {
+  return new S3Error(
+    "RequestTimeout",
+    "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.",
+  );
 }

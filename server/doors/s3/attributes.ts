@@ -24,6 +24,7 @@ export interface ObjectAttributes {
 export function decodeAttributes(bytes: Buffer | null, info: ObjectInfo): ObjectAttributes {
   if (bytes !== null) {
     const sealed = JSON.parse(bytes.toString()) as Sealed;
+    if (sealed.parts.length === 0) return sealed as Sealed & { parts: [] };
     return { ...sealed, parts: sealed.parts.flatMap(([size, count]) => new Array<number>(count).fill(size)) };
   }
   // Not an MD5, as the ETag of a multipart upload is none: it has a dash, so that no client takes it for one.

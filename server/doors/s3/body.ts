@@ -92,7 +92,7 @@ class PayloadBody implements Body {
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, void> {
     if (this.opened) throw new Error("a body can be iterated once");
     this.opened = true;
-    const arrivals = new Arrivals(this.call.request.message);
+    const arrivals = new Arrivals(this.call.request.message, this.call.context.patience);
     try {
       let receivedBytes = 0;
       for (let bytes = await arrivals.next(); bytes !== null; bytes = await arrivals.next()) {

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Engine } from "../../engine/engine.js";
 import type { Namespaces } from "../../namespaces/namespaces.js";
 import type { DoorLog } from "../grpc/context.js";
+import type { Patience } from "./arrivals.js";
 import type { Authorization, Credentials } from "./auth/authorization.js";
 
 /** What the parts of the S3 door share. */
@@ -13,6 +14,8 @@ export interface S3Context {
   limits: Record<string, number>;
   credentials: Credentials;
   log: DoorLog;
+  /** With those who send bodies; left out: `PATIENCE`. */
+  patience?: Patience;
 }
 
 /** What was asked, taken apart and decoded, and checked for form alone. */

@@ -23,7 +23,7 @@ import { useBucket } from "./bucket.js";
 import { hasBody, type S3Context, type S3Request } from "./call.js";
 import { S3Error } from "./errors.js";
 import { newRequestId, parseRequest, type RequestRules } from "./request.js";
-import { errorXml, HOST_ID, writeError } from "./respond.js";
+import { errorXml, writeError } from "./respond.js";
 import { findOperation, type Operation } from "./router.js";
 import { LifecycleSweeper } from "./sweeper.js";
 
@@ -34,7 +34,9 @@ const HEADERS_TIMEOUT_MS = 60_000;
 // The last resort against connections that do nothing: bodies have limits of their own, which are shorter.
 const IDLE_TIMEOUT_MS = 300_000;
 const CONNECTIONS_MAX = 10_000;
-// What is read and thrown away of a refused body, so that its sender gets to read why.
+// What is read and thrown away of a refused body, so that its sender gets to read why. Of a longer one the rest stays
+// unread for what is left of the time: to close upon bytes that nobody read resets the connection, and the answer with
+// it where the sender has not come to it.
 const DRAIN_BYTES_MAX = 8 * 1024 * 1024;
 const DRAIN_MS = 5_000;
 // A refused body of so much at most is read to its end first, which saves the connection.
@@ -167,9 +169,6 @@ export class S3Door {
     // A client that leaves is noticed by whoever reads or writes; nobody else need hear of it.
     message.on("error", () => {});
     response.on("error", () => {});
-    response.setHeader("x-amz-request-id", id);
-    response.setHeader("x-amz-id-2", HOST_ID);
-    response.setHeader("Server", "Millrace");
     if (!this.server.listening) response.setHeader("Connection", "close");
     try {
       const request = parseRequest(message, id, this.rules);
@@ -177,7 +176,7 @@ export class S3Door {
       operation = findOperation(request);
       this.checkScope(request, operation, authorization.grantee);
       if (request.bucket !== null && operation.name !== "CreateBucket") {
-        useBucket(this.options, request.bucket);
+        useBucket(this.options, request.bucket, authorization.grantee);
       }
       await operation.handle({ context: this.options, request, response, authorization });
     } catch (thrown) {
@@ -218,8 +217,9 @@ export class S3Door {
       message.socket.destroy();
       return;
     }
+    // Of what a handler set before it failed the rest is about an answer that is not given.
     for (const name of response.getHeaderNames()) {
-      if (!KEPT_HEADERS.has(name)) response.removeHeader(name);
+      if (name !== "connection") response.removeHeader(name);
     }
     // A client that was not told to go on sends its body, or another request; nobody can tell which.
     const awaited = message.headers.expect !== undefined && !message.readableDidRead;
@@ -257,10 +257,7 @@ export class S3Door {
   }
 }
 
-// Of what a handler set before it failed the rest is about an answer that is not given.
-const KEPT_HEADERS = new Set(["x-amz-request-id", "x-amz-id-2", "server", "connection"]);
-
-/** Throws away what still comes of a body, for a while. */
+/** Throws away what still comes of a body. Resolves at its end, or after a while. */
 function drain(message: IncomingMessage): Promise<void> {
   let bytes = 0;
   return new Promise((resolve) => {
@@ -272,7 +269,7 @@ function drain(message: IncomingMessage): Promise<void> {
     message.once("end", done).once("close", done);
     message.on("data", (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > DRAIN_BYTES_MAX) done();
+      if (bytes > DRAIN_BYTES_MAX) message.pause();
     });
     message.resume();
   });

@@ -4,6 +4,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { MillraceError } from "../../../proto/errors.js";
 import type { ObjectReader } from "../../engine/engine.js";
 import type { S3Call } from "./call.js";
+import { sendHead } from "./respond.js";
 import type { Target } from "./target.js";
 import { rest } from "./upload.js";
 
@@ -37,7 +38,7 @@ export async function sendObject(
       const restMs = target.namespace.pace.spend(lengthBytes);
       if (restMs > 0) await rest(call, restMs);
       sentBytes = lengthBytes;
-      response.writeHead(status, headers);
+      sendHead(response, call.request.id, status, headers);
       response.end(bytes);
       return;
     }
@@ -49,7 +50,7 @@ export async function sendObject(
       const wanted = memory.subarray(0, Math.min(PIECE_BYTES, lengthBytes - sentBytes));
       const bytes = await readPiece(reader, wanted);
       if (bytes === 0) throw endedEarly();
-      if (sentBytes === 0) response.writeHead(status, headers);
+      if (sentBytes === 0) sendHead(response, call.request.id, status, headers);
       const sending = writer.write(wanted.subarray(0, bytes)).then((taken) => {
         // Where it was not taken node may still hold it.
         if (taken && pool.length < POOLED_MAX) pool.push(memory);

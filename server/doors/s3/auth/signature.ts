@@ -312,14 +312,20 @@ function requestDate(request: S3Request): string | null {
   return Number.isNaN(unixMs) ? null : compactDate(unixMs);
 }
 
+/** Most requests were signed in the second in which the one before them was. */
+let lastDate = { text: "", unixMs: 0 };
+
 /** Unix ms, or null where `date` is no YYYYMMDDTHHMMSSZ. */
 function parseDate(date: string): number | null {
+  if (date === lastDate.text) return lastDate.unixMs;
   const fields = /^(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})Z$/.exec(date);
   if (fields === null) return null;
   const unixMs = Date.parse(
     `${fields[1]}-${fields[2]}-${fields[3]}T${fields[4]}:${fields[5]}:${fields[6]}.000Z`,
   );
-  return Number.isNaN(unixMs) || compactDate(unixMs) !== date ? null : unixMs;
+  if (Number.isNaN(unixMs) || compactDate(unixMs) !== date) return null;
+  lastDate = { text: date, unixMs };
+  return unixMs;
 }
 
 function compactDate(unixMs: number): string {

@@ -23,6 +23,8 @@ export function isSignature(key: Buffer, stringToSign: string, signature: string
  */
 export class SigningKeys {
   private readonly keys = new Map<string, { secretKey: string; key: Buffer }>();
+  /** The key that was remembered last: mostly it is the next to be, too. */
+  private latest: Buffer | null = null;
 
   get(accessKey: string, secretKey: string, date: string, region: string): Buffer {
     const found = this.keys.get(this.id(accessKey, date, region));
@@ -30,6 +32,8 @@ export class SigningKeys {
   }
 
   remember(accessKey: string, secretKey: string, date: string, region: string, key: Buffer): void {
+    if (key === this.latest) return;
+    this.latest = key;
     const id = this.id(accessKey, date, region);
     this.keys.delete(id);
     this.keys.set(id, { secretKey, key });

@@ -4,7 +4,7 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import type { DigestName } from "../../../../../native/binding/addon.js";
-import { SILENCE_MAX_MS } from "../../../../../server/doors/s3/arrivals.js";
+import { PATIENCE } from "../../../../../server/doors/s3/arrivals.js";
 import type { PayloadProtection } from "../../../../../server/doors/s3/auth/authorization.js";
 import { signingKey } from "../../../../../server/doors/s3/auth/signing.js";
 import { type Body, openBody } from "../../../../../server/doors/s3/body.js";
@@ -247,7 +247,7 @@ it("gives up a client that falls silent", async () => {
   socket.write(head({ "Content-Length": 10 }));
   socket.write("12345");
   while (vi.getTimerCount() === 0) await new Promise((resolve) => setImmediate(resolve));
-  vi.advanceTimersByTime(SILENCE_MAX_MS);
+  vi.advanceTimersByTime(PATIENCE.silenceMs);
   expect(await lastCode).toBe("RequestTimeout");
   socket.destroy();
 });
