@@ -1,22 +1,20 @@
 /** `millrace sort`: sorts gensort records on function workers. */
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, openSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { dirname, resolve } from "node:path";
-import { MultiBar, Presets, type SingleBar } from "cli-progress";
 import { type Command, Option } from "commander";
 import { MillraceError, type Receipt } from "../../client/index.js";
 import type { Executor } from "../../functions/index.js";
 import { renderReport } from "../../workloads/report/html.js";
-import { type SortProgress, type SortRun, type Stage, sort, warmUp } from "../../workloads/sort/driver.js";
+import { type SortProgress, type SortRun, sort, warmUp } from "../../workloads/sort/driver.js";
 import { openInput, type SortInput } from "../../workloads/sort/input.js";
-import { OutputDirectory } from "../../workloads/sort/output.js";
+import { openOutput } from "../../workloads/sort/output.js";
 import { PARTITIONS_MAX } from "../../workloads/sort/plan.js";
 import { RECORD_BYTES } from "../../workloads/sort/records.js";
 import { sortReport } from "../../workloads/sort/report.js";
 import { describeSort } from "../../workloads/sort/result.js";
 import { parseStore, type StoreChoice } from "../../workloads/stores/open.js";
-import { UsageError } from "./errors.js";
+import { progressBars } from "./progress.js";
+import { ReportFile } from "./report_file.js";
 import type { HugePages, NvmeDirectory } from "./serve_config.js";
 import {
   addWorkloadOptions,
@@ -50,11 +48,15 @@ export function register(program: Command): void {
     .addOption(
       new Option(
         "--input <what...>",
-        "gen:N makes N records, gen:N,skew with skewed keys; else files or directories",
+        "gen:N makes N records, gen:N,skew with skewed keys; else files, directories, s3://BUCKET/KEY-OR-PREFIX",
       ).makeOptionMandatory(true),
     )
-    .option("--output <dir>", "where part-00000 and so on go; none only checks", "none")
-    .option("--force", "replace the parts that are in the output directory")
+    .option(
+      "--output <where>",
+      "directory or s3://BUCKET/PREFIX where part-00000 and so on go; none only checks",
+      "none",
+    )
+    .option("--force", "replace the parts that are in the output")
     .addOption(
       new Option("--partitions <count>", "output parts (default: by size)").argParser(
         parseCount(1, PARTITIONS_MAX),
@@ -77,7 +79,7 @@ export function register(program: Command): void {
 
 async function runFlags(flags: Flags, signal: AbortSignal): Promise<SortOutcome> {
   const report = flags.report === undefined ? null : new ReportFile(flags.report);
-  const bars = !flags.json && process.stderr.isTTY === true ? new ProgressBars() : null;
+  const bars = progressBars(flags.json ?? false);
   try {
     const outcome = await runSort({
       input: await openInput(flags.input),
@@ -88,7 +90,9 @@ async function runFlags(flags: Flags, signal: AbortSignal): Promise<SortOutcome>
       store: parseStore(flags.store),
       endpoint: flags.endpoint ?? null,
       ...readNodeOptions(flags),
-      ...(bars === null ? {} : { onProgress: bars.show }),
+      ...(bars === null
+        ? {}
+        : { onProgress: ({ stage, fraction }: SortProgress) => bars.show(stage.padEnd(6), fraction) }),
       signal,
     });
     report?.write(
@@ -110,33 +114,9 @@ async function runFlags(flags: Flags, signal: AbortSignal): Promise<SortOutcome>
   }
 }
 
-/** The page's file, opened before the work so that a path that cannot be written is known at once. */
-class ReportFile {
-  readonly #path: string;
-  readonly #wasThere: boolean;
-
-  constructor(path: string) {
-    this.#path = path;
-    this.#wasThere = existsSync(path);
-    try {
-      closeSync(openSync(path, "a"));
-    } catch (error) {
-      throw new UsageError(`the report cannot be written: ${(error as Error).message}`);
-    }
-  }
-
-  write(page: string): void {
-    writeFileSync(this.#path, page);
-  }
-
-  discard(): void {
-    if (!this.#wasThere) rmSync(this.#path, { force: true });
-  }
-}
-
 export interface RunSortOptions {
   input: SortInput;
-  /** A directory, or null to check only. */
+  /** A directory or s3://BUCKET/PREFIX, or null to check only. */
   output: string | null;
   force: boolean;
   workers: number;
@@ -170,7 +150,7 @@ const ROOM_FACTOR = 1.3;
 export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
   const { input, store, workers, signal } = options;
   const startMs = performance.now();
-  const output = await openOutput(options);
+  const output = options.output === null ? null : await openOutput(options.output, options.force, input);
   let session: WorkloadSession | null = null;
   try {
     const expectedBytes =
@@ -193,7 +173,7 @@ export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
     };
     const sortOptions = {
       input,
-      outputDirectory: output?.path ?? null,
+      output: output?.place ?? null,
       store,
       workers,
       partitions: options.partitions,
@@ -219,23 +199,6 @@ export async function runSort(options: RunSortOptions): Promise<SortOutcome> {
   }
 }
 
-async function openOutput(options: RunSortOptions): Promise<OutputDirectory | null> {
-  if (options.output === null) return null;
-  if (/^[a-z][a-z0-9+.-]*:\/\//.test(options.output)) {
-    throw new UsageError(`output to ${options.output} is not built yet: name a directory, or none`);
-  }
-  const path = resolve(options.output);
-  if (options.input.kind === "files" && options.input.files.some((file) => isInside(file.path, path))) {
-    throw new UsageError(`the output directory ${options.output} holds the input: name another one`);
-  }
-  return OutputDirectory.open(path, options.force);
-}
-
-/** Whether a file lies in a directory, by whatever names. */
-function isInside(file: string, directory: string): boolean {
-  return existsSync(directory) && dirname(realpathSync(file)) === realpathSync(directory);
-}
-
 /** What cannot fit fails now and not after minutes of waiting for room. */
 async function checkRoom(session: WorkloadSession, { input, store }: RunSortOptions): Promise<void> {
   if (store.kind !== "millrace") return;
@@ -248,31 +211,4 @@ async function checkRoom(session: WorkloadSession, { input, store }: RunSortOpti
       `and ${nvmeLimitBytes} of nvme; give it more (--dram, --nvme), or exchange through another --store`,
     { retryable: false },
   );
-}
-
-/** One bar a stage on a terminal. */
-class ProgressBars {
-  readonly #bars = new MultiBar(
-    {
-      format: "{stage} {bar} {percentage}%",
-      hideCursor: true,
-      clearOnComplete: true,
-      stream: process.stderr,
-    },
-    Presets.shades_classic,
-  );
-  readonly #byStage = new Map<Stage, SingleBar>();
-
-  readonly show = ({ stage, fraction }: SortProgress): void => {
-    let bar = this.#byStage.get(stage);
-    if (bar === undefined) {
-      bar = this.#bars.create(100, 0, { stage: stage.padEnd(6) });
-      this.#byStage.set(stage, bar);
-    }
-    bar.update(Math.floor(fraction * 100));
-  };
-
-  stop(): void {
-    this.#bars.stop();
-  }
 }

@@ -1,10 +1,19 @@
 /** The recipes of docs/engines.md, as they stand there, against a door. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CreateBucketCommand } from "@aws-sdk/client-s3";
 import { afterAll, beforeAll, describe, it } from "vitest";
 import { packageRoot } from "../../native/binding/addon.js";
+import { millraceCommand } from "../support/daemon.js";
 import {
   clientsFolder,
   type Door,
@@ -39,11 +48,12 @@ function recipes(): Recipe[] {
 function isInstalled(needs: string): boolean {
   if (!hasProgram("python")) return false;
   if (needs === "spark") return existsSync(join(clientsFolder(), "spark-jars", "complete"));
+  if (needs === "spark_s3_shuffle") return isInstalled("spark") && existsSync(shuffleJar());
   return needs === "" || hasProgram(needs);
 }
 
 /** Too large for CI; whoever has fetched one has its recipe run. */
-const DOWNLOADED_BY_HAND = new Set(["spark", "restic"]);
+const DOWNLOADED_BY_HAND = new Set(["spark", "spark_s3_shuffle", "restic"]);
 
 describe("docs/engines.md", () => {
   let door: Door;
@@ -57,7 +67,7 @@ describe("docs/engines.md", () => {
 
   for (const { title, language, needs, text } of recipes()) {
     if (DOWNLOADED_BY_HAND.has(needs) && !isInstalled(needs)) {
-      console.log(`${title}: scripts/clients.sh ${needs} has not fetched it`);
+      console.log(`${title}: scripts/clients.sh ${needs.replaceAll("_", "-")} has not fetched it`);
       continue;
     }
     it.skipIf(!isInstalled(needs))(
@@ -67,7 +77,15 @@ describe("docs/engines.md", () => {
         try {
           const file = join(folder, language === "python" ? "recipe.py" : "recipe.sh");
           writeFileSync(file, text);
-          const env = { ...doorEnvironment(door, folder), SPARK_JARS: sparkJars(), TMPDIR: folder };
+          const found = doorEnvironment(door, folder);
+          const env = {
+            ...found,
+            PATH: `${millraceProgram(folder)}:${found.PATH}`,
+            MILLRACE_HUGE_PAGES: "off",
+            SPARK_JARS: sparkJars(),
+            SPARK_S3_SHUFFLE_JAR: shuffleJar(),
+            TMPDIR: folder,
+          };
           const program =
             language === "python" ? ["python", [file]] : ["/bin/bash", ["-euo", "pipefail", file]];
           await runClient(program[0] as string, program[1] as string[], env, folder);
@@ -79,6 +97,20 @@ describe("docs/engines.md", () => {
     );
   }
 });
+
+/** A folder with the command `millrace` in it, which an installed package would bring along. */
+function millraceProgram(folder: string): string {
+  const programs = join(folder, "programs");
+  mkdirSync(programs);
+  const command = millraceCommand().map((word) => `'${word}'`);
+  const script = `#!/bin/sh\ncd '${packageRoot()}' && exec ${command.join(" ")} "$@"\n`;
+  writeFileSync(join(programs, "millrace"), script, { mode: 0o755 });
+  return programs;
+}
+
+function shuffleJar(): string {
+  return join(clientsFolder(), "spark-s3-shuffle.jar");
+}
 
 function sparkJars(): string {
   const folder = join(clientsFolder(), "spark-jars");

@@ -265,8 +265,13 @@ describe("refuses", () => {
   it.each<[what: string, code: number, sentence: RegExp, args: (place: Workplace) => string[]]>([
     ["no input", 2, /--input/, () => []],
     ["a number of records that is none", 2, /gen:N makes N records/, () => ["--input", "gen:many"]],
-    ["input from S3", 2, /not built yet/, () => ["--input", "s3://bucket/in"]],
-    ["output to S3", 2, /not built yet/, () => ["--input", "gen:1", "--output", "s3://bucket/out"]],
+    ["input of no kind", 2, /no input of this kind/, () => ["--input", "ftp://host/in"]],
+    [
+      "output of no kind",
+      2,
+      /no output of this kind/,
+      () => ["--input", "gen:1", "--output", "ftp://host/x"],
+    ],
     ["no function workers", 2, /whole number from 1/, () => ["--input", "gen:1", "--workers", "0"]],
     ["half a partition", 2, /whole number from 1/, () => ["--input", "gen:1", "--partitions", "1.5"]],
     ["a store of no kind", 2, /is no store/, () => ["--input", "gen:1", "--store", "ftp://x"]],

@@ -200,10 +200,10 @@ export async function reducePartitions(
     summary = joinSummaries(summary, toStretchSummary(checked));
     sizesBytes.push(sizeBytes);
     nvmeBytes += found.nvmeBytes ?? 0;
-    const directory = plan.outputDirectory;
-    if (directory !== null) {
+    const { output } = plan;
+    if (output !== null) {
       await call.watch.time("output", () =>
-        writePart(directory, partition, `${context.attempt}.${context.workerId}`, sorted),
+        writePart(output, partition, `${context.attempt}.${context.workerId}`, sorted),
       );
     }
     context.progress(sizesBytes.length / argument.count);

@@ -26,7 +26,7 @@ import type {
   warmFunctionWorker,
 } from "./calls.js";
 import { cutSplits, type SortInput, samplePositions, splitSizes } from "./input.js";
-import { partName, writePart } from "./output.js";
+import { type OutputPlace, writePart } from "./output.js";
 import {
   callRanges,
   defaultPartitions,
@@ -35,10 +35,10 @@ import {
   MAPS_PER_CALL_MAX,
   PARTITIONS_PER_CALL_MAX,
   type Range,
-  SAMPLE_STRETCH_RECORDS,
   type SamplePlan,
   type SortPlan,
   sampleRecords,
+  sampleStretchRecords,
 } from "./plan.js";
 import {
   EMPTY_SUMMARY,
@@ -52,8 +52,8 @@ import type { SortDocument } from "./result.js";
 
 export interface SortOptions {
   input: SortInput;
-  /** Absolute path of an existing directory for the parts, or null. */
-  outputDirectory: string | null;
+  /** For the parts, or null. */
+  output: OutputPlace | null;
   store: StoreChoice;
   /** Function workers of the executor. */
   workers: number;
@@ -158,7 +158,7 @@ export async function warmUp(options: SortOptions, surroundings: SortSurrounding
     {
       ...options,
       input: { kind: "generated", records, skewed: false },
-      outputDirectory: null,
+      output: null,
       partitions: 4 * workers,
       run: `${options.run}-rehearsal`,
     },
@@ -175,7 +175,7 @@ function cut(options: SortOptions): { sizes: number[]; partitions: number } {
 }
 
 /**
- * Sorts. The parts in the output directory, the objects in the namespace and what the store holds belong to the
+ * Sorts. The parts in the output, the objects in the namespace and what the store holds belong to the
  * caller, who removes the first when this fails and the second in any case; the third is removed here.
  *
  * Rejects with the MillraceError of whatever failed. A run that does not validate resolves, with
@@ -213,9 +213,9 @@ class Sort {
   async nothing(): Promise<SortRun> {
     const startMs = nowMs();
     const { partitions } = this.#exchange;
-    const directory = this.#options.outputDirectory;
-    for (let partition = 0; directory !== null && partition < partitions; partition += 1) {
-      await writePart(directory, partition, partName(partition), new Uint8Array(0));
+    const { output } = this.#options;
+    for (let partition = 0; output !== null && partition < partitions; partition += 1) {
+      await writePart(output, partition, "empty", new Uint8Array(0));
     }
     return this.#result(startMs, nowMs(), [], []);
   }
@@ -258,11 +258,11 @@ class Sort {
 
   /** Samples the input, chooses the splitters, and leaves the plan in the namespace. Returns its key. */
   async #plan(): Promise<string> {
-    const { input, store, outputDirectory, workers } = this.#options;
+    const { input, store, output, workers } = this.#options;
     const { namespace } = this.#surroundings;
     const { partitions, run } = this.#exchange;
     const wanted = sampleRecords(partitions);
-    const each = SAMPLE_STRETCH_RECORDS[input.kind];
+    const each = sampleStretchRecords(input);
     const stretches = wanted === 0 ? [] : samplePositions(input.records, Math.ceil(wanted / each), each);
     let keys = new Uint8Array(0);
     if (stretches.length > 0) {
@@ -290,7 +290,7 @@ class Sort {
       exchange: this.#exchange,
       splits: cutSplits(input, this.#sizes),
       splitters: Buffer.from(splitters).toString("base64"),
-      outputDirectory,
+      output,
     };
     const key = `${run}/plan`;
     await namespace.put(key, JSON.stringify(plan));

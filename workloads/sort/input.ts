@@ -1,16 +1,18 @@
 /**
- * What to sort: `gen:N[,skew]`, files, directories. Checked whole before any work starts, then cut into splits,
- * each the input of one map call.
+ * What to sort: `gen:N[,skew]`, files, directories, objects. Checked whole before any work starts, then cut into
+ * splits, each the input of one map call.
  */
-import { closeSync, openSync, readSync } from "node:fs";
-import { open, readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { MillraceError } from "../../client/errors.js";
+import { type FileSource, type FileStretch, listFiles, readFileStretches } from "./input_files.js";
+import type { ObjectSource, ObjectStretch } from "./input_objects.js";
 import { RECORD_BYTES } from "./records.js";
 
-/** A stretch of a file: whole records. */
-export interface FilePiece {
-  path: string;
+/** What records lie in, one after another; plain data that travels to function workers. */
+export type Source = FileSource | ObjectSource;
+
+/** A stretch of a source: whole records. */
+export interface Piece {
+  source: Source;
   offsetBytes: number;
   sizeBytes: number;
 }
@@ -18,23 +20,23 @@ export interface FilePiece {
 /** The input of one map call. */
 export type Split =
   | { kind: "generated"; firstRecord: number; records: number; skewed: boolean }
-  | { kind: "files"; records: number; pieces: FilePiece[] };
+  | { kind: "stored"; records: number; pieces: Piece[] };
 
 export type SortInput =
   | { kind: "generated"; records: number; skewed: boolean }
-  | { kind: "files"; records: number; files: { path: string; sizeBytes: number }[] };
+  | { kind: "stored"; records: number; sources: Source[] };
 
 /** 2^40 records are 100 TB: far beyond what fits, and still exact in a JavaScript number of bytes. */
 const RECORDS_MAX = 2 ** 40;
 
 /**
  * Reads what `--input` names. INVALID_ARGUMENT where the words themselves are wrong, NOT_FOUND, CORRUPT (not
- * whole records), SYSTEM (unreadable) where the input is.
+ * whole records), SYSTEM (unreadable) where the input is, UNAUTHENTICATED or UNAVAILABLE where S3 is in the way.
  */
 export async function openInput(words: readonly string[]): Promise<SortInput> {
   const generated = words.filter((word) => word.startsWith("gen:"));
   if (words.length === 0) {
-    throw new MillraceError("INVALID_ARGUMENT", "say what to sort: --input gen:N, a file, or a directory");
+    throw new MillraceError("INVALID_ARGUMENT", `say what to sort: ${INPUT_KINDS}`);
   }
   if (generated.length > 0) {
     if (words.length > 1) {
@@ -45,29 +47,34 @@ export async function openInput(words: readonly string[]): Promise<SortInput> {
     }
     return parseGenerated(words[0] as string);
   }
-  for (const word of words) {
-    if (/^[a-z][a-z0-9+.-]*:\/\//.test(word)) {
-      throw new MillraceError(
-        "INVALID_ARGUMENT",
-        word.startsWith("s3://")
-          ? `input from s3:// is not built yet (${word}): give gen:N, a file, or a directory`
-          : `no input of this kind: ${word}; give gen:N, a file, or a directory`,
-      );
-    }
-  }
-  const files: { path: string; sizeBytes: number }[] = [];
-  for (const word of words) files.push(...(await listFiles(word)));
+  const sources: Source[] = [];
+  for (const word of words) sources.push(...(await listSources(word)));
   let records = 0;
-  for (const file of files) {
-    if (file.sizeBytes % RECORD_BYTES !== 0) {
+  for (const source of sources) {
+    if (source.sizeBytes % RECORD_BYTES !== 0) {
+      const name = source.kind === "file" ? source.path : `s3://${source.bucket}/${source.key}`;
       throw new MillraceError(
         "CORRUPT",
-        `${file.path} is ${file.sizeBytes} bytes, which is not a whole number of ${RECORD_BYTES}-byte records`,
+        `${name} is ${source.sizeBytes} bytes, which is not a whole number of ${RECORD_BYTES}-byte records`,
       );
     }
-    records += file.sizeBytes / RECORD_BYTES;
+    records += source.sizeBytes / RECORD_BYTES;
   }
-  return { kind: "files", records, files: files.filter((file) => file.sizeBytes > 0) };
+  if (records > RECORDS_MAX) {
+    throw new MillraceError("INVALID_ARGUMENT", `${records} records are more than ${RECORDS_MAX}`);
+  }
+  return { kind: "stored", records, sources: sources.filter((source) => source.sizeBytes > 0) };
+}
+
+const INPUT_KINDS = "--input gen:N, a file, a directory, or s3://BUCKET/KEY-OR-PREFIX";
+
+async function listSources(word: string): Promise<Source[]> {
+  // The SDK is large: loaded only where it is asked for.
+  if (word.startsWith("s3://")) return (await import("./input_objects.js")).listObjects(word);
+  if (/^[a-z][a-z0-9+.-]*:\/\//.test(word)) {
+    throw new MillraceError("INVALID_ARGUMENT", `no input of this kind: ${word}; give ${INPUT_KINDS}`);
+  }
+  return listFiles(word);
 }
 
 function parseGenerated(word: string): SortInput {
@@ -80,48 +87,6 @@ function parseGenerated(word: string): SortInput {
     );
   }
   return { kind: "generated", records, skewed: match[2] !== undefined };
-}
-
-async function listFiles(path: string): Promise<{ path: string; sizeBytes: number }[]> {
-  const found = await stat(path).catch((error: unknown) => {
-    throw inputError(path, error);
-  });
-  if (found.isFile()) {
-    // Opened now, so that a file that may not be read is a sentence at the start and not a failed call midway.
-    const handle = await open(path, "r").catch((error: unknown) => {
-      throw inputError(path, error);
-    });
-    await handle.close();
-    return [{ path, sizeBytes: found.size }];
-  }
-  if (!found.isDirectory()) {
-    throw new MillraceError("INVALID_ARGUMENT", `${path} is neither a file nor a directory`);
-  }
-  const names = await readdir(path).catch((error: unknown) => {
-    throw inputError(path, error);
-  });
-  const files: { path: string; sizeBytes: number }[] = [];
-  for (const name of names.filter((name) => !name.startsWith(".")).sort(compareBytes)) {
-    const inside = join(path, name);
-    const entry = await stat(inside).catch((error: unknown) => {
-      throw inputError(inside, error);
-    });
-    // What lies in folders below is not ours to guess at; markers such as _SUCCESS are empty and do no harm.
-    if (entry.isFile()) files.push(...(await listFiles(inside)));
-  }
-  return files;
-}
-
-function inputError(path: string, error: unknown): MillraceError {
-  const code = (error as { code?: unknown }).code;
-  if (code === "ENOENT" || code === "ENOTDIR")
-    return new MillraceError("NOT_FOUND", `${path} does not exist`);
-  if (code === "EACCES" || code === "EPERM") return new MillraceError("SYSTEM", `${path} may not be read`);
-  return new MillraceError("SYSTEM", `${path} cannot be read: ${(error as Error).message}`, { cause: error });
-}
-
-function compareBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 /**
@@ -160,25 +125,45 @@ export function cutSplits(input: SortInput, sizes: readonly number[]): Split[] {
       return split;
     });
   }
-  let file = 0;
-  let offsetBytes = 0;
+  const cutter = new Cutter(input.sources);
+  let first = 0;
   return sizes.map((records) => {
-    const pieces: FilePiece[] = [];
-    let wanted = records * RECORD_BYTES;
-    while (wanted > 0) {
-      const current = input.files[file];
-      if (current === undefined) throw new MillraceError("INTERNAL", "splits are larger than the input");
-      const sizeBytes = Math.min(wanted, current.sizeBytes - offsetBytes);
-      pieces.push({ path: current.path, offsetBytes, sizeBytes });
-      wanted -= sizeBytes;
-      offsetBytes += sizeBytes;
-      if (offsetBytes === current.sizeBytes) {
-        file += 1;
-        offsetBytes = 0;
-      }
-    }
-    return { kind: "files", records, pieces };
+    const pieces = cutter.cut(first, records);
+    first += records;
+    return { kind: "stored", records, pieces };
   });
+}
+
+/** Finds the pieces of stretches of records, which must come in their order. */
+class Cutter {
+  readonly #sources: readonly Source[];
+  #at = 0;
+  /** Of source `at` in the whole input. */
+  #startBytes = 0;
+
+  constructor(sources: readonly Source[]) {
+    this.#sources = sources;
+  }
+
+  cut(firstRecord: number, records: number): Piece[] {
+    const pieces: Piece[] = [];
+    let position = firstRecord * RECORD_BYTES;
+    const end = position + records * RECORD_BYTES;
+    while (position < end) {
+      const source = this.#sources[this.#at];
+      if (source === undefined) throw new MillraceError("INTERNAL", "records behind the end of the input");
+      const offsetBytes = position - this.#startBytes;
+      if (offsetBytes >= source.sizeBytes) {
+        this.#startBytes += source.sizeBytes;
+        this.#at += 1;
+        continue;
+      }
+      const sizeBytes = Math.min(end - position, source.sizeBytes - offsetBytes);
+      pieces.push({ source, offsetBytes, sizeBytes });
+      position += sizeBytes;
+    }
+    return pieces;
+  }
 }
 
 /**
@@ -197,62 +182,6 @@ export function samplePositions(
   });
 }
 
-/** Reads or makes the records of some stretches, one after another, into `into`. */
-export async function fillStretches(
-  input: SortInput,
-  stretches: readonly (readonly [first: number, count: number])[],
-  into: Uint8Array,
-  generate: Generate,
-): Promise<void> {
-  let filled = 0;
-  if (input.kind === "generated") {
-    for (const [first, count] of stretches) {
-      const sizeBytes = count * RECORD_BYTES;
-      await generate(first, count, input.skewed, into.subarray(filled, filled + sizeBytes));
-      filled += sizeBytes;
-    }
-    return;
-  }
-  let at = 0;
-  let startBytes = 0; // of file `at` in the whole input
-  let descriptor: number | null = null;
-  try {
-    for (const [first, count] of stretches) {
-      for (let offset = first * RECORD_BYTES, left = count * RECORD_BYTES; left > 0; ) {
-        const file = input.files[at];
-        if (file === undefined)
-          throw new MillraceError("INTERNAL", "a sample lies behind the end of the input");
-        if (offset >= startBytes + file.sizeBytes) {
-          if (descriptor !== null) closeSync(descriptor);
-          descriptor = null;
-          startBytes += file.sizeBytes;
-          at += 1;
-          continue;
-        }
-        // Synchronous on purpose: thousands of reads of a few kilobytes cost less than as many promises.
-        descriptor ??= openForReading(file.path);
-        const wanted = Math.min(left, startBytes + file.sizeBytes - offset);
-        const read = readSync(descriptor, into, filled, wanted, offset - startBytes);
-        if (read === 0)
-          throw new MillraceError("CORRUPT", `${file.path} became shorter while it was being sorted`);
-        filled += read;
-        offset += read;
-        left -= read;
-      }
-    }
-  } finally {
-    if (descriptor !== null) closeSync(descriptor);
-  }
-}
-
-function openForReading(path: string): number {
-  try {
-    return openSync(path, "r");
-  } catch (error) {
-    throw inputError(path, error);
-  }
-}
-
 export type Generate = (
   firstRecord: number,
   count: number,
@@ -260,33 +189,44 @@ export type Generate = (
   out: Uint8Array,
 ) => Promise<void>;
 
-/** Reads or makes the records of a split into `into`, which must be exactly as large. */
-export async function fillSplit(split: Split, into: Uint8Array, generate: Generate): Promise<void> {
-  if (split.kind === "generated") {
-    await generate(split.firstRecord, split.records, split.skewed, into);
-    return;
+/** Reads or makes the records of some stretches, in their order, one after another, into `into`. */
+export async function fillStretches(
+  input: SortInput,
+  stretches: readonly (readonly [first: number, count: number])[],
+  into: Uint8Array,
+  generate: Generate,
+): Promise<void> {
+  if (input.kind === "stored") {
+    const cutter = new Cutter(input.sources);
+    return readPieces(
+      stretches.flatMap(([first, count]) => cutter.cut(first, count)),
+      into,
+    );
   }
   let filled = 0;
-  for (const piece of split.pieces) {
-    await readPiece(piece, into.subarray(filled, filled + piece.sizeBytes));
-    filled += piece.sizeBytes;
+  for (const [first, count] of stretches) {
+    const sizeBytes = count * RECORD_BYTES;
+    await generate(first, count, input.skewed, into.subarray(filled, filled + sizeBytes));
+    filled += sizeBytes;
   }
 }
 
-async function readPiece(piece: FilePiece, into: Uint8Array): Promise<void> {
-  const handle = await open(piece.path, "r").catch((error: unknown) => {
-    throw inputError(piece.path, error);
-  });
-  try {
-    let done = 0;
-    while (done < piece.sizeBytes) {
-      const { bytesRead } = await handle.read(into, done, piece.sizeBytes - done, piece.offsetBytes + done);
-      if (bytesRead === 0) {
-        throw new MillraceError("CORRUPT", `${piece.path} became shorter while it was being sorted`);
-      }
-      done += bytesRead;
-    }
-  } finally {
-    await handle.close();
+/** Reads or makes the records of a split into `into`, which must be exactly as large. */
+export async function fillSplit(split: Split, into: Uint8Array, generate: Generate): Promise<void> {
+  if (split.kind === "stored") return readPieces(split.pieces, into);
+  await generate(split.firstRecord, split.records, split.skewed, into);
+}
+
+async function readPieces(pieces: readonly Piece[], into: Uint8Array): Promise<void> {
+  const files: FileStretch[] = [];
+  const objects: ObjectStretch[] = [];
+  let filled = 0;
+  for (const { source, offsetBytes, sizeBytes } of pieces) {
+    const room = into.subarray(filled, filled + sizeBytes);
+    if (source.kind === "file") files.push({ source, offsetBytes, into: room });
+    else objects.push({ source, offsetBytes, into: room });
+    filled += sizeBytes;
   }
+  if (files.length > 0) await readFileStretches(files);
+  if (objects.length > 0) await (await import("./input_objects.js")).readObjectStretches(objects);
 }

@@ -1,129 +1,84 @@
 /**
- * Where sorted records go: one file a partition, `part-00000` and so on, in the order of the keys. A part is
- * written under a name that begins with a dot and renamed when it is whole, so that an attempt that dies midway
- * leaves nothing that looks like output; the driver sweeps what is left of such attempts.
+ * Where sorted records go: one part a partition, `part-00000` and so on, each there whole or not at all, in a
+ * directory or as objects.
  */
-import { mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { realpath } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { MillraceError } from "../../client/errors.js";
+import { parseS3Url } from "../stores/s3_url.js";
+import type { SortInput, Source } from "./input.js";
+import { OutputDirectory, writePartFile } from "./output_directory.js";
+import type { ObjectsPlace } from "./output_objects.js";
 
-const PART = /^part-\d{5,}$/;
-const UNFINISHED = /^\.part-\d{5,}\./;
+/** Where the parts of a run go; plain data that travels to function workers. */
+export type OutputPlace =
+  /** Absolute path of a directory that is there. */
+  { kind: "directory"; path: string } | ObjectsPlace;
 
-export function partName(partition: number): string {
-  return `part-${String(partition).padStart(5, "0")}`;
+/** An output in use by one run. `keep` or `remove` ends it, when nobody writes to it any more. */
+export interface SortOutput {
+  readonly place: OutputPlace;
+  /** The run went well: sweeps what attempts that died have left. */
+  keep(): Promise<void>;
+  /** The run failed: removes its parts. */
+  remove(): Promise<void>;
 }
 
-/** Writes one part; the data is in the file when the promise resolves, under its final name. */
+/**
+ * Opens what `--output` names, a directory or s3://BUCKET/PREFIX. INVALID_ARGUMENT where it is neither, holds the
+ * input, or holds anything and `force` is not set; with `force` earlier parts are removed and everything else is left
+ * alone. NOT_FOUND, UNAUTHENTICATED, UNAVAILABLE, SYSTEM where it is out of reach.
+ */
+export async function openOutput(word: string, force: boolean, input: SortInput): Promise<SortOutput> {
+  const sources = input.kind === "stored" ? input.sources : [];
+  if (word.startsWith("s3://")) {
+    const { bucket, prefix } = parseS3Url(word);
+    const place = { kind: "objects", url: word, bucket, prefix } as const;
+    if (sources.some((source) => isUnder(source, bucket, prefix))) throw holdsInput(word);
+    // The SDK is large: loaded only where it is asked for.
+    return (await import("./output_objects.js")).OutputObjects.open(place, force);
+  }
+  if (/^[a-z][a-z0-9+.-]*:\/\//.test(word)) {
+    throw new MillraceError(
+      "INVALID_ARGUMENT",
+      `no output of this kind: ${word}; name a directory, s3://BUCKET/PREFIX, or none`,
+    );
+  }
+  const path = resolve(word);
+  for (const source of sources) {
+    if (await isInside(source, path)) throw holdsInput(word);
+  }
+  const directory = await OutputDirectory.open(path, force);
+  return {
+    place: { kind: "directory", path },
+    keep: () => directory.keep(),
+    remove: () => directory.remove(),
+  };
+}
+
+/** Writes one part: it is there, whole, when the promise resolves. `attempt` tells attempts at it apart. */
 export async function writePart(
-  directory: string,
+  place: OutputPlace,
   partition: number,
   attempt: string,
   bytes: Uint8Array,
 ): Promise<void> {
-  const name = partName(partition);
-  const unfinished = join(directory, `.${name}.${attempt}`);
-  try {
-    const handle = await open(unfinished, "wx");
-    try {
-      let done = 0;
-      while (done < bytes.length) {
-        const { bytesWritten } = await handle.write(bytes, done, bytes.length - done);
-        done += bytesWritten;
-      }
-    } finally {
-      await handle.close();
-    }
-    await rename(unfinished, join(directory, name));
-  } catch (error) {
-    await rm(unfinished, { force: true }).catch(() => undefined);
-    throw outputError(directory, error);
-  }
+  if (place.kind === "directory") return writePartFile(place.path, partition, attempt, bytes);
+  return (await import("./output_objects.js")).writePartObject(place, partition, bytes);
 }
 
-/** An output directory in use by one run. `keep` or `remove` ends it. */
-export class OutputDirectory {
-  readonly path: string;
-  /** The topmost folder that `open` made, or null where the directory was there. */
-  readonly #made: string | null;
-
-  private constructor(path: string, made: string | null) {
-    this.path = path;
-    this.#made = made;
-  }
-
-  /**
-   * Makes the directory where it is missing. INVALID_ARGUMENT where it is a file, or holds anything and `force`
-   * is not set; with `force` earlier parts are removed and everything else is left alone.
-   */
-  static async open(path: string, force: boolean): Promise<OutputDirectory> {
-    const absolute = resolve(path);
-    const found = await stat(absolute).catch(() => null);
-    if (found !== null && !found.isDirectory()) {
-      throw new MillraceError(
-        "INVALID_ARGUMENT",
-        `the output ${path} is there already and is not a directory`,
-      );
-    }
-    try {
-      if (found === null)
-        return new OutputDirectory(absolute, (await mkdir(absolute, { recursive: true })) ?? null);
-      const names = await readdir(absolute);
-      if (names.length > 0 && !force) {
-        throw new MillraceError(
-          "INVALID_ARGUMENT",
-          `the output directory ${path} is not empty: empty it, name another one, or replace its parts with --force`,
-        );
-      }
-      await removeParts(absolute, names);
-      return new OutputDirectory(absolute, null);
-    } catch (error) {
-      throw outputError(path, error);
-    }
-  }
-
-  /** The run went well: sweeps what attempts that died have left. */
-  async keep(): Promise<void> {
-    const names = await readdir(this.path);
-    for (const name of names.filter((name) => UNFINISHED.test(name)))
-      await rm(join(this.path, name), { force: true });
-  }
-
-  /** The run failed: removes its parts, and the directory where the run made it. */
-  async remove(): Promise<void> {
-    const names = await readdir(this.path).catch(() => [] as string[]);
-    await removeParts(this.path, names);
-    if (this.#made === null) return;
-    // Only folders that are empty go: somebody else may have begun to use them.
-    for (let folder = this.path; ; folder = resolve(folder, "..")) {
-      const gone = await rmdir(folder).then(
-        () => true,
-        () => false,
-      );
-      if (!gone || folder === this.#made) return;
-    }
-  }
+function isUnder(source: Source, bucket: string, prefix: string): boolean {
+  if (source.kind !== "object" || source.bucket !== bucket || !source.key.startsWith(prefix)) return false;
+  return !source.key.slice(prefix.length).includes("/");
 }
 
-async function removeParts(directory: string, names: readonly string[]): Promise<void> {
-  for (const name of names) {
-    if (PART.test(name) || UNFINISHED.test(name)) await rm(join(directory, name), { force: true });
-  }
+/** Whether a file lies in a directory, by whatever names. */
+async function isInside(source: Source, directory: string): Promise<boolean> {
+  if (source.kind !== "file") return false;
+  const real = await realpath(directory).catch(() => null);
+  return real !== null && dirname(await realpath(source.path)) === real;
 }
 
-function outputError(path: string, error: unknown): MillraceError {
-  if (error instanceof MillraceError) return error;
-  const code = (error as { code?: unknown }).code;
-  if (code === "ENOSPC" || code === "EDQUOT") {
-    return new MillraceError("RESOURCE_EXHAUSTED", `no room left for the output in ${path}`, {
-      retryable: false,
-      cause: error,
-    });
-  }
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new MillraceError("SYSTEM", `the output directory ${path} may not be written`, { cause: error });
-  }
-  return new MillraceError("SYSTEM", `cannot write to ${path}: ${(error as Error).message}`, {
-    cause: error,
-  });
+function holdsInput(word: string): MillraceError {
+  return new MillraceError("INVALID_ARGUMENT", `the output ${word} holds the input: name another one`);
 }

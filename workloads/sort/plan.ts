@@ -3,6 +3,7 @@
 import type { ExchangePlan } from "../stores/exchange.js";
 import type { StoreChoice } from "../stores/open.js";
 import type { SortInput, Split } from "./input.js";
+import type { OutputPlace } from "./output.js";
 import { RECORD_BYTES } from "./records.js";
 
 /** A map output must fit one segment of the store (64 MiB) beside its headers, so that its bytes are contiguous. */
@@ -24,9 +25,14 @@ const SAMPLE_RECORDS_MIN = 8_192;
 const SAMPLE_RECORDS_MAX = 4_000_000;
 /**
  * Neighbours looked at together. Those of a file may be alike, so files are sampled in many places; those that are
- * generated are not, and each stretch costs a kernel call.
+ * generated are not, and each stretch costs a kernel call; each of an object costs a request.
  */
-export const SAMPLE_STRETCH_RECORDS = { files: 64, generated: 4096 } as const;
+const SAMPLE_STRETCH_RECORDS = { file: 64, object: 512, generated: 4096 } as const;
+
+export function sampleStretchRecords(input: SortInput): number {
+  if (input.kind === "generated") return SAMPLE_STRETCH_RECORDS.generated;
+  return Math.max(...new Set(input.sources.map(({ kind }) => SAMPLE_STRETCH_RECORDS[kind])));
+}
 
 /** What a sample call needs, as an object of the namespace. */
 export interface SamplePlan {
@@ -42,8 +48,8 @@ export interface SortPlan {
   splits: Split[];
   /** Base64 of the R-1 splitters that the kernel chose. */
   splitters: string;
-  /** Absolute path, or null where sorted records are not written. */
-  outputDirectory: string | null;
+  /** Null where sorted records are not written. */
+  output: OutputPlace | null;
 }
 
 export function defaultPartitions(records: number, workers: number): number {

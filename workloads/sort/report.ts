@@ -2,6 +2,7 @@
 import type { Receipt } from "../../client/index.js";
 import { formatBytes, formatCount, formatSeconds } from "../report/format.js";
 import type { Report, ReportCall, ReportFact, ReportLane } from "../report/model.js";
+import { receiptFacts } from "../report/receipt.js";
 import type { LostAttempt, SortRun, TimelineCall } from "./driver.js";
 import { throughput } from "./result.js";
 
@@ -117,15 +118,5 @@ function details(run: SortRun, facts: SortReportFacts): ReportFact[] {
     { label: "store", value: document.store },
   ];
   const { receipt } = facts;
-  if (receipt === null) return rows;
-  return [
-    ...rows,
-    { label: "receipt: most bytes held", value: formatBytes(receipt.peakBytes) },
-    { label: "receipt: dram", value: `${formatBytes(Math.round(receipt.dramByteSeconds))} seconds` },
-    { label: "receipt: copies avoided", value: formatBytes(receipt.copiesAvoidedBytes) },
-    ...receipt.traffic.map(({ by, bytesIn, bytesOut, operations }) => ({
-      label: `receipt: ${by}`,
-      value: `${formatBytes(bytesIn)} in, ${formatBytes(bytesOut)} out, ${formatCount(operations)} operations`,
-    })),
-  ];
+  return [...rows, ...receiptFacts(receipt)];
 }

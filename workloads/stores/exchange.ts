@@ -3,7 +3,8 @@
  * way to do it; the others exist so that anyone can measure the difference with everything else the same.
  *
  * A function worker opens the exchange once a run and keeps it. Map calls `openOutput`, fill the buffer with
- * their partitions one after another, and `commit`. Reduce calls `readPartition` when all maps have committed.
+ * their partitions one after another, and `commit`. Reduce calls `readPartition` or `readRun` when all maps have
+ * committed.
  */
 
 import type { MillraceError } from "../../client/errors.js";
@@ -21,9 +22,9 @@ export interface MapOutput {
   abort(): Promise<void>;
 }
 
-/** One partition as the maps left it. */
+/** One partition, or some neighbouring ones, as the maps left them. */
 export interface PartitionExtents {
-  /** The maps that have any records of it, ascending. */
+  /** The maps that have any of it, ascending. */
   readonly maps: number[];
   /** The stretch from each of these maps. Valid until `close`. */
   readonly extents: ByteSpan[];
@@ -34,6 +35,12 @@ export interface PartitionExtents {
   readonly nvmeBytes?: number;
 }
 
+/** Neighbouring maps. */
+export interface MapRange {
+  first: number;
+  count: number;
+}
+
 export interface Exchange {
   /** How the bytes travel: 'shm', 'tcp' or 'grpc' for Millrace, else the name of the store. */
   readonly transport: string;
@@ -41,6 +48,11 @@ export interface Exchange {
   /** Says which partitions will be read next, where that saves asking for each of them. */
   expectPartitions?(first: number, count: number): Promise<void>;
   readPartition(partition: number): Promise<PartitionExtents>;
+  /**
+   * Reads `count` neighbouring partitions from `first` on, of all maps or of some neighbouring ones. What lies side by
+   * side is one extent: so mostly one a map, which holds the partitions in order.
+   */
+  readRun(first: number, count: number, maps: MapRange | null): Promise<PartitionExtents>;
   /** What these maps left does not match its checksums. Gives the error to fail with: MAP_OUTPUT_LOST, naming them. */
   reportLost(maps: readonly number[]): Promise<MillraceError>;
   close(): Promise<void>;
@@ -52,6 +64,8 @@ export interface ExchangePlan {
   run: string;
   maps: number;
   partitions: number;
+  /** Little is expected to be exchanged: what it costs is round trips. Left out: it may be much. */
+  isSmall?: boolean;
 }
 
 /** The driver's side: before the first map and after the last reduce. */

@@ -2,11 +2,26 @@
  * The exchange through files of a directory that all function workers see: one data file a map output, read by
  * ranges, and its index.
  */
-import { mkdir, open, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import { mkdirSync } from "node:fs";
+import { open, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { MillraceError } from "../../client/errors.js";
-import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
+import type {
+  Exchange,
+  ExchangePlan,
+  ExchangeSetup,
+  MapOutput,
+  MapRange,
+  PartitionExtents,
+} from "./exchange.js";
+import {
+  decodeMapIndex,
+  encodeMapIndex,
+  findStretches,
+  MapIndexes,
+  mapOutputsLost,
+  OutputBuffer,
+} from "./map_index.js";
 
 function runDirectory(directory: string, run: string): string {
   return join(directory, `millrace-${run}`);
@@ -16,7 +31,8 @@ export async function setUpFileExchange(directory: string, run: string): Promise
   const folder = runDirectory(directory, run);
   let made: string | undefined;
   try {
-    made = await mkdir(folder, { recursive: true });
+    // At once: of several exchanges in one directory the first has made it, and has to go last.
+    made = mkdirSync(folder, { recursive: true });
   } catch (error) {
     throw storeError(directory, error);
   }
@@ -86,18 +102,15 @@ export class FileExchange implements Exchange {
     }
   }
 
-  async readPartition(partition: number): Promise<PartitionExtents> {
+  readPartition(partition: number): Promise<PartitionExtents> {
+    return this.readRun(partition, 1, null);
+  }
+
+  async readRun(first: number, count: number, maps: MapRange | null): Promise<PartitionExtents> {
     const indexes = await this.#indexes.all().catch((error: unknown) => {
       throw storeError(this.#folder, error);
     });
-    const wanted = indexes
-      .map((index, map) => ({
-        map,
-        offset: index.offsets[partition] as number,
-        sizeBytes: (index.offsets[partition + 1] as number) - (index.offsets[partition] as number),
-        checksum: index.checksums[partition] as number,
-      }))
-      .filter((extent) => extent.sizeBytes > 0);
+    const wanted = findStretches(indexes, first, count, maps);
     const sizeBytes = wanted.reduce((sum, extent) => sum + extent.sizeBytes, 0);
     const whole = new Uint8Array(new ArrayBuffer(sizeBytes));
     let at = 0;

@@ -4,7 +4,9 @@
  *
  *   | partitions R: u32 | R+1 offsets: f64 | R checksums: u32 |     little-endian
  */
+import { crc32cJoin } from "../../client/checksum.js";
 import { MillraceError } from "../../client/errors.js";
+import type { MapRange } from "./exchange.js";
 
 export interface MapIndex {
   /** R+1, ascending. */
@@ -13,9 +15,14 @@ export interface MapIndex {
   checksums: Uint32Array;
 }
 
+/** Bytes of the index of `partitions` partitions. */
+export function mapIndexBytes(partitions: number): number {
+  return 4 + (partitions + 1) * 8 + partitions * 4;
+}
+
 export function encodeMapIndex(index: MapIndex): Buffer {
   const partitions = index.checksums.length;
-  const bytes = Buffer.alloc(4 + (partitions + 1) * 8 + partitions * 4);
+  const bytes = Buffer.alloc(mapIndexBytes(partitions));
   let at = bytes.writeUInt32LE(partitions, 0);
   for (const offset of index.offsets) at = bytes.writeDoubleLE(offset, at);
   for (const checksum of index.checksums) at = bytes.writeUInt32LE(checksum, at);
@@ -24,7 +31,7 @@ export function encodeMapIndex(index: MapIndex): Buffer {
 
 /** CORRUPT where the bytes are no index of `partitions` partitions. */
 export function decodeMapIndex(bytes: Buffer, partitions: number): MapIndex {
-  if (bytes.length !== 4 + (partitions + 1) * 8 + partitions * 4 || bytes.readUInt32LE(0) !== partitions) {
+  if (bytes.length !== mapIndexBytes(partitions) || bytes.readUInt32LE(0) !== partitions) {
     throw new MillraceError("CORRUPT", `the index of a map output is damaged (${bytes.length} bytes)`);
   }
   const offsets = new Float64Array(partitions + 1);
@@ -42,6 +49,35 @@ export function decodeMapIndex(bytes: Buffer, partitions: number): MapIndex {
   }
   for (let i = 0; i < partitions; i += 1) checksums[i] = bytes.readUInt32LE(4 + (partitions + 1) * 8 + i * 4);
   return { offsets, checksums };
+}
+
+/** Where neighbouring partitions lie in the output of one map. */
+export interface MapStretch {
+  map: number;
+  offset: number;
+  sizeBytes: number;
+  /** CRC32C of all of it. */
+  checksum: number;
+}
+
+/** Of `count` partitions from `first` on, by map; of all maps or of some. Maps that have nothing of them are left out. */
+export function findStretches(
+  indexes: readonly MapIndex[],
+  first: number,
+  count: number,
+  maps: MapRange | null,
+): MapStretch[] {
+  const { first: begin, count: span } = maps ?? { first: 0, count: indexes.length };
+  return indexes.slice(begin, begin + span).flatMap(({ offsets, checksums }, i) => {
+    const offset = offsets[first] as number;
+    const sizeBytes = (offsets[first + count] as number) - offset;
+    if (sizeBytes === 0) return [];
+    const stretches = Array.from({ length: count }, (_, k): [number, number] => [
+      checksums[first + k] as number,
+      (offsets[first + k + 1] as number) - (offsets[first + k] as number),
+    ]).filter(([, bytes]) => bytes > 0);
+    return [{ map: begin + i, offset, sizeBytes, checksum: crc32cJoin(stretches) }];
+  });
 }
 
 /** The indexes of all maps of a run, each read once by a function worker. */

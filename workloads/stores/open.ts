@@ -5,6 +5,7 @@ import type { Namespace } from "../../client/index.js";
 import type { Exchange, ExchangePlan, ExchangeSetup } from "./exchange.js";
 import { FileExchange, setUpFileExchange } from "./file.js";
 import { MillraceExchange, setUpMillraceExchange } from "./millrace.js";
+import { MillraceObjectExchange, setUpMillraceObjectExchange } from "./millrace_object.js";
 import { parseS3Url } from "./s3_url.js";
 
 /** What `--store` names, checked; plain data that travels to function workers. */
@@ -39,7 +40,9 @@ export async function setUpExchange(
 ): Promise<ExchangeSetup> {
   switch (store.kind) {
     case "millrace":
-      return setUpMillraceExchange(namespace, plan);
+      return plan.isSmall
+        ? setUpMillraceObjectExchange(namespace, plan)
+        : setUpMillraceExchange(namespace, plan);
     case "file":
       return setUpFileExchange(store.directory, plan.run);
     // The SDKs of other stores are large: loaded only where they are asked for.
@@ -58,7 +61,9 @@ export async function openExchange(
 ): Promise<Exchange> {
   switch (store.kind) {
     case "millrace":
-      return MillraceExchange.open(namespace, plan);
+      return plan.isSmall
+        ? new MillraceObjectExchange(namespace, plan)
+        : MillraceExchange.open(namespace, plan);
     case "file":
       return new FileExchange(store.directory, plan);
     case "redis":

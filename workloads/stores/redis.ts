@@ -1,8 +1,22 @@
 /** The exchange through Redis: one key a (map, partition), and one a map for its index. */
 import { Redis } from "ioredis";
 import { MillraceError } from "../../client/errors.js";
-import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
+import type {
+  Exchange,
+  ExchangePlan,
+  ExchangeSetup,
+  MapOutput,
+  MapRange,
+  PartitionExtents,
+} from "./exchange.js";
+import {
+  decodeMapIndex,
+  encodeMapIndex,
+  findStretches,
+  MapIndexes,
+  mapOutputsLost,
+  OutputBuffer,
+} from "./map_index.js";
 
 /** Keys of a run whose driver was killed go by themselves after this time. */
 const KEY_LIFETIME_SECONDS = 24 * 3600;
@@ -109,22 +123,30 @@ export class RedisExchange implements Exchange {
     };
   }
 
-  async readPartition(partition: number): Promise<PartitionExtents> {
+  readPartition(partition: number): Promise<PartitionExtents> {
+    return this.readRun(partition, 1, null);
+  }
+
+  async readRun(first: number, count: number, range: MapRange | null): Promise<PartitionExtents> {
     try {
       const indexes = await this.#indexes.all();
-      const maps = indexes.flatMap((index, map) =>
-        index.offsets[partition + 1] === index.offsets[partition] ? [] : [map],
+      // A key each: nothing lies side by side here.
+      const wanted = Array.from({ length: count }, (_, i) => first + i).flatMap((partition) =>
+        findStretches(indexes, partition, 1, range).map((stretch) => ({ ...stretch, partition })),
       );
+      wanted.sort((a, b) => a.map - b.map);
       const reads = this.#redis.pipeline();
-      for (const map of maps) reads.getBuffer(this.#dataKey(map, partition));
+      for (const { map, partition } of wanted) reads.getBuffer(this.#dataKey(map, partition));
       const extents = succeeded(await reads.exec()).map((value, i) => {
-        if (!Buffer.isBuffer(value)) throw lost(`partition ${partition} of map output ${maps[i]}`);
+        if (!Buffer.isBuffer(value)) {
+          throw lost(`partition ${wanted[i]?.partition} of map output ${wanted[i]?.map}`);
+        }
         return value as Uint8Array;
       });
       return {
-        maps,
+        maps: wanted.map(({ map }) => map),
         extents,
-        checksums: Uint32Array.from(maps, (map) => indexes[map]?.checksums[partition] as number),
+        checksums: Uint32Array.from(wanted, ({ checksum }) => checksum),
         sizeBytes: extents.reduce((sum, extent) => sum + extent.length, 0),
       };
     } catch (error) {

@@ -1,33 +1,30 @@
-/**
- * The exchange through S3: one object a map output, read by ranges, and one for its index. Credentials, region and
- * AWS_ENDPOINT_URL come from the environment, as for every AWS tool.
- */
+/** The exchange through S3: one object a map output, read by ranges, and one for its index. */
 import {
   DeleteObjectsCommand,
   GetObjectCommand,
   HeadBucketCommand,
   ListObjectsV2Command,
   PutObjectCommand,
-  S3Client,
 } from "@aws-sdk/client-s3";
 import { MillraceError } from "../../client/errors.js";
-import type { Exchange, ExchangePlan, ExchangeSetup, MapOutput, PartitionExtents } from "./exchange.js";
-import { decodeMapIndex, encodeMapIndex, MapIndexes, mapOutputsLost, OutputBuffer } from "./map_index.js";
+import type {
+  Exchange,
+  ExchangePlan,
+  ExchangeSetup,
+  MapOutput,
+  MapRange,
+  PartitionExtents,
+} from "./exchange.js";
+import {
+  decodeMapIndex,
+  encodeMapIndex,
+  findStretches,
+  MapIndexes,
+  mapOutputsLost,
+  OutputBuffer,
+} from "./map_index.js";
+import { createS3Client, s3Error } from "./s3_client.js";
 import { parseS3Url, type S3Place } from "./s3_url.js";
-
-function createClient(): S3Client {
-  // A remark of the SDK's on Node 20, which is the floor here, that would end up between the lines of ours.
-  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= "true";
-  const custom = process.env.AWS_ENDPOINT_URL_S3 ?? process.env.AWS_ENDPOINT_URL;
-  return new S3Client({
-    region: process.env.AWS_REGION ?? process.env.AWS_DEFAULT_REGION ?? "us-east-1",
-    // Servers other than Amazon's are rarely reachable under a host name per bucket.
-    forcePathStyle: custom !== undefined,
-    // The partitions carry their own checksums, from the kernel of the map to that of the reduce.
-    requestChecksumCalculation: "WHEN_REQUIRED",
-    responseChecksumValidation: "WHEN_REQUIRED",
-  });
-}
 
 function runPrefix(place: S3Place, run: string): string {
   return `${place.prefix}millrace-${run}/`;
@@ -36,7 +33,7 @@ function runPrefix(place: S3Place, run: string): string {
 /** Checks that the bucket is there. */
 export async function setUpS3Exchange(url: string, run: string): Promise<ExchangeSetup> {
   const place = parseS3Url(url);
-  const client = createClient();
+  const client = createS3Client();
   try {
     await client.send(new HeadBucketCommand({ Bucket: place.bucket }));
   } catch (error) {
@@ -72,7 +69,7 @@ export async function setUpS3Exchange(url: string, run: string): Promise<Exchang
 export class S3Exchange implements Exchange {
   readonly transport = "s3";
   readonly #url: string;
-  readonly #client = createClient();
+  readonly #client = createS3Client();
   readonly #bucket: string;
   readonly #prefix: string;
   readonly #indexes: MapIndexes;
@@ -129,24 +126,20 @@ export class S3Exchange implements Exchange {
     return reply.Body.transformToByteArray();
   }
 
-  async readPartition(partition: number): Promise<PartitionExtents> {
+  readPartition(partition: number): Promise<PartitionExtents> {
+    return this.readRun(partition, 1, null);
+  }
+
+  async readRun(first: number, count: number, maps: MapRange | null): Promise<PartitionExtents> {
     try {
-      const indexes = await this.#indexes.all();
-      const wanted = indexes
-        .map((index, map) => ({
-          map,
-          from: index.offsets[partition] as number,
-          to: index.offsets[partition + 1] as number,
-          checksum: index.checksums[partition] as number,
-        }))
-        .filter((extent) => extent.to > extent.from);
+      const wanted = findStretches(await this.#indexes.all(), first, count, maps);
       const extents = await Promise.all(
-        wanted.map(async ({ map, from, to }) => {
-          const bytes = await this.#get(this.#key(map, "data"), `bytes=${from}-${to - 1}`);
-          if (bytes.length !== to - from) {
+        wanted.map(async ({ map, offset, sizeBytes }) => {
+          const bytes = await this.#get(this.#key(map, "data"), `bytes=${offset}-${offset + sizeBytes - 1}`);
+          if (bytes.length !== sizeBytes) {
             throw new MillraceError(
               "CORRUPT",
-              `S3 sent ${bytes.length} bytes of map output ${map} for ${to - from}`,
+              `S3 sent ${bytes.length} bytes of map output ${map} for ${sizeBytes}`,
             );
           }
           return bytes;
@@ -156,7 +149,7 @@ export class S3Exchange implements Exchange {
         maps: wanted.map((extent) => extent.map),
         extents,
         checksums: Uint32Array.from(wanted, (extent) => extent.checksum),
-        sizeBytes: wanted.reduce((sum, extent) => sum + extent.to - extent.from, 0),
+        sizeBytes: wanted.reduce((sum, extent) => sum + extent.sizeBytes, 0),
       };
     } catch (error) {
       throw storeError(this.#url, error);
@@ -173,21 +166,5 @@ export class S3Exchange implements Exchange {
 }
 
 function storeError(url: string, error: unknown): MillraceError {
-  if (error instanceof MillraceError) return error;
-  const name = (error as Error).name;
-  if (name === "NotFound" || name === "NoSuchBucket") {
-    return new MillraceError("NOT_FOUND", `the bucket of ${url} does not exist`, { cause: error });
-  }
-  if (name === "CredentialsProviderError") {
-    return new MillraceError(
-      "UNAUTHENTICATED",
-      `no credentials for ${url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY`,
-      { cause: error },
-    );
-  }
-  const message = (error as Error).message || name;
-  return new MillraceError("UNAVAILABLE", `the exchange through ${url} failed: ${message}`, {
-    retryable: false,
-    cause: error,
-  });
+  return s3Error(url, `the exchange through ${url} failed`, error);
 }

@@ -43,10 +43,12 @@ describe("openInput", () => {
     },
   );
 
-  it("refuses nothing, mixtures, and inputs that are not built", async () => {
+  it("refuses nothing, mixtures, and inputs of no kind", async () => {
     await expect(openInput([])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
     await expect(openInput(["gen:1", "gen:2"])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
-    await expect(openInput(["s3://bucket/x"])).rejects.toThrow(/not built yet/);
+    await expect(openInput(["gen:1", "s3://bucket/x"])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+    await expect(openInput(["s3://"])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+    await expect(openInput(["s3:///key"])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
     await expect(openInput(["http://host/x"])).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
   });
 
@@ -58,11 +60,11 @@ describe("openInput", () => {
     mkdirSync(join(folder, "below"));
     const input = await openInput([folder]);
     expect(input).toEqual({
-      kind: "files",
+      kind: "stored",
       records: 3,
-      files: [
-        { path: join(folder, "a"), sizeBytes: 100 },
-        { path: join(folder, "b"), sizeBytes: 200 },
+      sources: [
+        { kind: "file", path: join(folder, "a"), sizeBytes: 100 },
+        { kind: "file", path: join(folder, "b"), sizeBytes: 200 },
       ],
     });
   });

@@ -1,16 +1,11 @@
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { OutputDirectory, partName, writePart } from "../../../../workloads/sort/output.js";
+import { openInput, type SortInput } from "../../../../workloads/sort/input.js";
+import { openOutput } from "../../../../workloads/sort/output.js";
+
+const GENERATED: SortInput = { kind: "generated", records: 1, skewed: false };
 
 let folder: string;
 beforeEach(() => {
@@ -18,53 +13,25 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-it("names parts so that they sort", () => {
-  expect(partName(7)).toBe("part-00007");
-  expect(partName(65_535)).toBe("part-65535");
+it("opens a directory by its absolute path", async () => {
+  const output = await openOutput(join(folder, "x", "..", "out"), false, GENERATED);
+  expect(output.place).toEqual({ kind: "directory", path: join(folder, "out") });
 });
 
-it("makes missing folders and takes them away again when the run fails", async () => {
-  const output = await OutputDirectory.open(join(folder, "x", "y"), false);
-  await writePart(output.path, 0, "0.w", Buffer.from("abc"));
-  expect(readdirSync(output.path)).toEqual(["part-00000"]);
-  await output.remove();
-  expect(existsSync(join(folder, "x"))).toBe(false);
-  expect(existsSync(folder)).toBe(true);
+it.each(["ftp://host/x", "s3://", "s3:///x"])("refuses %s", async (word) => {
+  await expect(openOutput(word, false, GENERATED)).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
 });
 
-it("refuses a file and a directory that is not empty", async () => {
-  writeFileSync(join(folder, "file"), "");
-  await expect(OutputDirectory.open(join(folder, "file"), false)).rejects.toMatchObject({
-    code: "INVALID_ARGUMENT",
-  });
-  await expect(OutputDirectory.open(folder, false)).rejects.toThrow(/--force/);
-});
-
-it("replaces parts with force and leaves everything else alone", async () => {
-  for (const name of ["part-00000", "part-00099", ".part-00001.0.w", "notes.txt"])
-    writeFileSync(join(folder, name), "old");
-  const output = await OutputDirectory.open(folder, true);
-  expect(readdirSync(folder)).toEqual(["notes.txt"]);
-  await writePart(folder, 0, "0.w", Buffer.from("new"));
-  await output.remove();
-  expect(readdirSync(folder)).toEqual(["notes.txt"]);
-});
-
-it("sweeps what attempts that died have left, and keeps the parts", async () => {
-  const output = await OutputDirectory.open(join(folder, "out"), false);
-  await writePart(output.path, 0, "0.a", Buffer.from("one"));
-  await writePart(output.path, 0, "1.b", Buffer.from("one"));
-  writeFileSync(join(output.path, ".part-00001.0.c"), "half");
-  await output.keep();
-  expect(readdirSync(output.path)).toEqual(["part-00000"]);
-  expect(readFileSync(join(output.path, "part-00000"), "utf8")).toBe("one");
-});
-
-it("says what is wrong when a part cannot be written, and leaves nothing of it", async () => {
-  await expect(writePart(join(folder, "gone"), 0, "0.a", Buffer.from("x"))).rejects.toMatchObject({
-    code: "SYSTEM",
-  });
-  mkdirSync(join(folder, "part-00000"));
-  await expect(writePart(folder, 0, "0.a", Buffer.from("x"))).rejects.toMatchObject({ code: "SYSTEM" });
-  expect(readdirSync(folder)).toEqual(["part-00000"]);
+it("refuses to write over its input, by whatever name", async () => {
+  mkdirSync(join(folder, "in"));
+  writeFileSync(join(folder, "in", "part-00000"), Buffer.alloc(100));
+  symlinkSync(join(folder, "in"), join(folder, "link"));
+  const input = await openInput([join(folder, "in")]);
+  await expect(openOutput(join(folder, "link"), true, input)).rejects.toThrow(/holds the input/);
+  const stored: SortInput = {
+    kind: "stored",
+    records: 1,
+    sources: [{ kind: "object", bucket: "b", key: "x/part-00000", etag: null, sizeBytes: 100 }],
+  };
+  await expect(openOutput("s3://b/x/", true, stored)).rejects.toThrow(/holds the input/);
 });

@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { decodeMapIndex, encodeMapIndex, MapIndexes } from "../../../../workloads/stores/map_index.js";
+import { crc32c } from "../../../../client/checksum.js";
+import {
+  decodeMapIndex,
+  encodeMapIndex,
+  findStretches,
+  MapIndexes,
+} from "../../../../workloads/stores/map_index.js";
 
 const index = fc
   .array(
@@ -34,6 +40,41 @@ it("anything else is refused", () => {
     checksums: new Uint32Array([1, 2]),
   });
   expect(() => decodeMapIndex(descending, 2)).toThrow(expect.objectContaining({ code: "CORRUPT" }));
+});
+
+it("neighbouring partitions are one stretch a map, with the checksum of all of it", () => {
+  const outputs = fc.array(fc.array(fc.uint8Array({ maxLength: 20 }), { minLength: 5, maxLength: 5 }), {
+    minLength: 1,
+    maxLength: 4,
+  });
+  const range = (end: number) =>
+    fc
+      .nat({ max: end - 1 })
+      .chain((first) =>
+        fc.record({ first: fc.constant(first), count: fc.integer({ min: 1, max: end - first }) }),
+      );
+  fc.assert(
+    fc.property(
+      outputs.chain((maps) => fc.tuple(fc.constant(maps), range(5), fc.option(range(maps.length)))),
+      ([maps, { first, count }, some]) => {
+        const indexes = maps.map((partitions) => {
+          const offsets = new Float64Array(6);
+          partitions.forEach((bytes, i) => {
+            offsets[i + 1] = (offsets[i] as number) + bytes.length;
+          });
+          return { offsets, checksums: Uint32Array.from(partitions, (bytes) => crc32c(0, bytes)) };
+        });
+        const expected = maps.flatMap((partitions, map) => {
+          if (some !== null && (map < some.first || map >= some.first + some.count)) return [];
+          const before = Buffer.concat(partitions.slice(0, first));
+          const bytes = Buffer.concat(partitions.slice(first, first + count));
+          if (bytes.length === 0) return [];
+          return [{ map, offset: before.length, sizeBytes: bytes.length, checksum: crc32c(0, bytes) }];
+        });
+        expect(findStretches(indexes, first, count, some)).toEqual(expected);
+      },
+    ),
+  );
 });
 
 it("indexes are read once, and again after a failure", async () => {

@@ -16,7 +16,16 @@ it.each(["", "redis", "redis://", "s3://", "file://", "ftp://host", "/tmp"])("re
 });
 
 it("takes an S3 URL apart", () => {
-  expect(parseS3Url("s3://b")).toEqual({ bucket: "b", prefix: "" });
-  expect(parseS3Url("s3://b/")).toEqual({ bucket: "b", prefix: "" });
-  expect(parseS3Url("s3://b/x/y/")).toEqual({ bucket: "b", prefix: "x/y/" });
+  expect(parseS3Url("s3://b")).toEqual({ bucket: "b", path: "", prefix: "" });
+  expect(parseS3Url("s3://b/")).toEqual({ bucket: "b", path: "", prefix: "" });
+  expect(parseS3Url("s3://b/x/y")).toEqual({ bucket: "b", path: "x/y", prefix: "x/y/" });
+  expect(parseS3Url("s3://b/x/y//")).toEqual({ bucket: "b", path: "x/y//", prefix: "x/y/" });
+  expect(parseS3Url("s3://b.c-d/%20 ü\n?#")).toMatchObject({ bucket: "b.c-d", path: "%20 ü\n?#" });
 });
+
+it.each(["s3://", "s3:///key", "s3:/b", "s3://b c/x", "s3://b?x", "s3://-b", "S3://b"])(
+  "refuses %j",
+  (url) => {
+    expect(() => parseS3Url(url)).toThrow(expect.objectContaining({ code: "INVALID_ARGUMENT" }));
+  },
+);
