@@ -169,7 +169,7 @@ function builds() {
 }
 
 function unit() {
-  vitest("unit tests", "test/unit");
+  vitest("unit tests", "test/unit", { files: 2 });
 }
 
 function integration() {
@@ -193,7 +193,7 @@ function conformance() {
 }
 
 function stress() {
-  vitest("stress and kill tests", "test/stress");
+  vitest("stress and kill tests", "test/stress", { files: 2 });
 }
 
 /** The same addon and the same sources on the newest Node that the project supports. */
@@ -205,7 +205,7 @@ function node24() {
     run("npm", ["install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder, "node@24"]);
   }
   if (!existsSync(node)) return skip("tests on Node 24", "npm's node@24 could not be installed");
-  vitest("unit tests on Node 24", "test/unit", { node });
+  vitest("unit tests on Node 24", "test/unit", { node, files: 2 });
   vitest("client tests on Node 24", "test/integration/client", { node, files: 3 });
 }
 

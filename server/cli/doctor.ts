@@ -5,6 +5,7 @@ import { availableParallelism, freemem, tmpdir, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { loadAddon } from "../../native/binding/addon.js";
+import { engineVersion, findLibrary } from "../../workloads/sql/duckdb.js";
 import { capacityBytes, type HugeMount, hugeMounts, isTmpfs } from "../state/mounts.js";
 import { addConnectionOptions, type ConnectionFlags } from "./connection.js";
 import { UsageError } from "./errors.js";
@@ -40,6 +41,8 @@ export interface Diagnosis {
   /** By folder. */
   directIo: Record<string, boolean>;
   libfabric: string | null;
+  /** What `millrace sql` runs on; `version` null: it is there and cannot be used. Null: it is not there. */
+  duckdb: { path: string; version: string | null } | null;
   openFilesMax: number | null;
   advice: string[];
 }
@@ -103,6 +106,7 @@ export async function diagnose(directories: readonly string[] = []): Promise<Dia
     ioUring: ioUring(),
     directIo,
     libfabric: libfabric(),
+    duckdb: await duckdb(),
     openFilesMax: openFilesMax(),
   };
   return { ...found, advice: advise(found) };
@@ -124,6 +128,16 @@ function advise(found: Omit<Diagnosis, "advice">): string[] {
     );
   } else if (reserved && found.hugePages.every(({ free }) => free === 0)) {
     advice.push("All huge pages are in use; raise vm.nr_hugepages for another node");
+  }
+  if (found.duckdb === null) {
+    advice.push(
+      "No DuckDB for this platform, which `millrace sql` needs: npm install, with optional packages, or " +
+        "MILLRACE_DUCKDB=/path/of/libduckdb.so",
+    );
+  } else if (found.duckdb.version === null && found.addon !== null) {
+    advice.push(
+      `${found.duckdb.path} cannot be loaded, so \`millrace sql\` will not run: is it of this platform?`,
+    );
   }
   if (found.openFilesMax !== null && found.openFilesMax < 4096) {
     advice.push(
@@ -182,6 +196,7 @@ function print(diagnosis: Diagnosis): void {
     ["io_uring", yes(diagnosis.ioUring)],
     ...Object.entries(diagnosis.directIo).map(([folder, works]) => [`O_DIRECT in ${folder}`, yes(works)]),
     ["libfabric", diagnosis.libfabric ?? "not installed"],
+    ["DuckDB", describeDuckDb(diagnosis.duckdb)],
     ["open files", diagnosis.openFilesMax === null ? "unknown" : String(diagnosis.openFilesMax)],
   ]);
   for (const line of diagnosis.advice) process.stdout.write(`\n* ${line}\n`);
@@ -190,6 +205,16 @@ function print(diagnosis: Diagnosis): void {
 function describeNamedMemory(found: Diagnosis["namedMemory"]): string {
   if (found === null) return "none";
   return `${found.path}${found.capacityBytes === null ? "" : `, ${formatSize(found.capacityBytes)}`}`;
+}
+
+function describeDuckDb(found: Diagnosis["duckdb"]): string {
+  if (found === null) return "not installed";
+  return `${found.version ?? "cannot be loaded"}, ${found.path}`;
+}
+
+async function duckdb(): Promise<Diagnosis["duckdb"]> {
+  const path = findLibrary();
+  return path === null ? null : { path, version: await engineVersion().catch(() => null) };
 }
 
 function readText(path: string): string | null {

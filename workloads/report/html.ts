@@ -1,8 +1,11 @@
 /** Turns a `Report` into one self-contained page: styles, charts and script inline, nothing loaded from anywhere. */
 import { ACTIVITIES, secondsByActivity } from "./activity.js";
+import { drawCurve } from "./curve.js";
 import { formatBytes, formatCount, formatSeconds, formatShare } from "./format.js";
-import type { Report, ReportBar, ReportCall, ReportFact } from "./model.js";
+import { drawGraph } from "./graph.js";
+import type { Report, ReportBar, ReportCall, ReportFact, ReportRanking } from "./model.js";
 import { PAGE_CSS } from "./page.css.js";
+import { escapeHtml, px } from "./svg.js";
 
 /** Shows the lines of whatever lies under the pointer. */
 const HOVER_SCRIPT = `
@@ -29,19 +32,36 @@ export function renderReport(report: Report): string {
 <body><main>
 <header><div class="workload">${escapeHtml(report.workload)}</div><h1>${escapeHtml(report.headline)}${badge}</h1><p>${escapeHtml(report.subline)}</p></header>
 <div class="facts">${report.facts.map(factTile).join("")}</div>
-<section><h2>Timeline</h2><p>One row a function worker, one bar a call, coloured by what the call was doing. Grey is a call waiting, blank a function worker without one.</p>
+${graphSection(report)}${curveSections(report)}<section><h2>Timeline</h2><p>One row a function worker, one bar a call, coloured by what the call was doing. Grey is a call waiting, blank a function worker without one.</p>
 ${timeline(report)}${activityLegend()}</section>
 <section><h2>Where the time went</h2><p>Time of the calls, divided by the number of function workers: the parts add up to the wall-clock time.</p>
 ${timeSplit(report)}</section>
 <div class="columns">
-<section><h2>Bytes exchanged</h2><p>What the reduce calls took from the map outputs.</p>
+<section><h2>Bytes exchanged</h2><p>What calls took from the outputs of others.</p>
 <h3>By transport</h3>${bars(report.byTransport, "exchange")}<h3>By tier</h3>${bars(report.byTier, "accent")}</section>
-<section><h2>Partition sizes</h2>${partitions(report.partitionBytes)}</section>
+<section><h2>Partition sizes</h2>${partitions(report)}</section>
 </div>
 <section><h2>Details</h2><table>${report.details.map(detailRow).join("")}</table></section>
 <footer>Written by millrace on ${escapeHtml(new Date(report.endMs).toISOString())}.</footer>
 </main><div id="hover" role="tooltip"></div><script>${HOVER_SCRIPT}</script></body></html>
 `;
+}
+
+function graphSection({ graph }: Report): string {
+  if (graph === undefined) return "";
+  return `<section><h2>Stages</h2><p>From the tables down to the result; on the edges what was read, broadcasts by every task.</p>
+${drawGraph(graph)}</section>
+`;
+}
+
+function curveSections({ curves = [], rankings = [] }: Report): string {
+  const drawn = [
+    ...curves.map((curve) => `<section><h2>${escapeHtml(curve.title)}</h2>${drawCurve(curve)}</section>`),
+    ...rankings.map(
+      (ranking) => `<section><h2>${escapeHtml(ranking.title)}</h2>${drawRanking(ranking)}</section>`,
+    ),
+  ];
+  return drawn.length === 0 ? "" : `<div class="columns">${drawn.join("\n")}</div>\n`;
 }
 
 function factTile(fact: ReportFact): string {
@@ -170,7 +190,7 @@ function bars(items: readonly ReportBar[], colour: string): string {
 /** At most this many columns; more partitions than that share columns, each as high as its largest. */
 const COLUMNS_MAX = 240;
 
-function partitions(bytes: readonly number[]): string {
+function partitions({ partitionBytes: bytes, partitionsOf }: Report): string {
   if (bytes.length === 0) return "<p>There are no partitions.</p>";
   const width = 520;
   const height = 170;
@@ -195,7 +215,8 @@ function partitions(bytes: readonly number[]): string {
     );
   }
   const skew = mean === 0 ? 1 : most / mean;
-  return `<p>${formatCount(bytes.length)} partitions, ${formatBytes(Math.round(mean))} on average; the largest is ${skew.toFixed(2)} times that.</p>
+  const of = partitionsOf === undefined ? "" : ` of ${escapeHtml(partitionsOf)}`;
+  return `<p>${formatCount(bytes.length)} partitions${of}, ${formatBytes(Math.round(mean))} on average; the largest is ${skew.toFixed(2)} times that.</p>
 <svg viewBox="0 0 ${width} ${height + 18}" role="img" aria-label="Bytes of each partition">${drawn.join("")}
 <line x1="${left}" x2="${width}" y1="${px(y(mean))}" y2="${px(y(mean))}" stroke="var(--ink)" stroke-dasharray="4 4" opacity="0.6"/>
 <text x="${left - 6}" y="${px(y(mean) + 4)}" text-anchor="end">mean</text>
@@ -205,10 +226,17 @@ ${Math.abs(y(most) - y(mean)) > 14 ? `<text x="${left - 6}" y="${px(y(most) + 4)
 <text x="${left}" y="${height + 14}">0</text><text x="${width}" y="${height + 14}" text-anchor="end">${bytes.length - 1}</text></svg>`;
 }
 
-function px(value: number): string {
-  return value.toFixed(2);
-}
-
-function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+function drawRanking({ items }: ReportRanking): string {
+  const most = Math.max(...items.map(({ value }) => value), 0);
+  const row = 22;
+  const rows = items.map(({ label, value, text }, i) => {
+    const width = most === 0 ? 0 : (value / most) * 250;
+    const y = i * row;
+    return (
+      `<text x="142" y="${y + 15}" text-anchor="end">${escapeHtml(label)}</text>` +
+      `<rect class="accent" x="150" y="${y + 3}" width="${px(width)}" height="16" rx="2"/>` +
+      `<text x="${px(156 + width)}" y="${y + 15}">${escapeHtml(text)}</text>`
+    );
+  });
+  return `<svg viewBox="0 0 480 ${items.length * row}" role="img">${rows.join("")}</svg>`;
 }

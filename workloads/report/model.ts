@@ -36,6 +36,47 @@ export interface ReportBar {
   value: number;
 }
 
+/** A stage of a graph of them. */
+export interface ReportNode {
+  id: string;
+  title: string;
+  /** Two at most, drawn under the title. */
+  lines: readonly string[];
+  /** Lines of the hover box. */
+  details: readonly string[];
+}
+
+/** What a stage reads of another. */
+export interface ReportEdge {
+  from: string;
+  to: string;
+  /** hash, range, broadcast, gather. */
+  kind: string;
+  bytes: number;
+}
+
+export interface ReportGraph {
+  nodes: readonly ReportNode[];
+  edges: readonly ReportEdge[];
+}
+
+/** How something went on: one line, or several over the same axes. */
+export interface ReportCurve {
+  title: string;
+  /** What is counted along the bottom: `round`, `tree`. */
+  along: string;
+  /** Whether the height is on a logarithmic scale; then every y is above 0. */
+  logarithmic: boolean;
+  lines: readonly { label: string; points: readonly (readonly [x: number, y: number])[] }[];
+}
+
+/** Things by their weight, the heaviest first. */
+export interface ReportRanking {
+  title: string;
+  /** Of each value: how it is written. */
+  items: readonly { label: string; value: number; text: string }[];
+}
+
 export interface Report {
   /** The command: `millrace sort`. */
   workload: string;
@@ -58,6 +99,12 @@ export interface Report {
   byTier: readonly ReportBar[];
   /** Bytes of each partition, in order. */
   partitionBytes: readonly number[];
+  /** Of what the partitions are, where there is more than one thing. */
+  partitionsOf?: string;
+  /** Stages and what they read of each other, where they are no plain row. */
+  graph?: ReportGraph;
+  curves?: readonly ReportCurve[];
+  rankings?: readonly ReportRanking[];
   /** Everything else, as a table. */
   details: readonly ReportFact[];
 }

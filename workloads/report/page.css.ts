@@ -29,15 +29,20 @@ h2 { font-size: 15px; margin: 0 0 2px; font-weight: 620; }
 section > p { margin: 0 0 12px; color: var(--soft); font-size: 13px; }
 .columns { display: grid; grid-template-columns: 1fr 1fr; gap: 12px; } .columns section { margin: 0; }
 @media (max-width: 760px) { .columns { grid-template-columns: 1fr; } }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+svg { display: block; width: 100%; height: auto; } svg svg.clip { width: auto; overflow: hidden; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg text.ink { fill: var(--ink); } svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--line); }
 svg .phase { fill: var(--ink); opacity: 0.035; } svg .phase.even { opacity: 0; }
 svg .call-back { fill: var(--waiting); opacity: 0.45; } svg .call text { fill: #fff; font-weight: 600; pointer-events: none;
   stroke: rgb(0 0 0 / 0.45); stroke-width: 2.5px; paint-order: stroke; }
 svg .call.again rect.frame { stroke: var(--bad); stroke-width: 2; } svg .frame { fill: none; stroke: var(--card); }
 svg .call:hover .frame { stroke: var(--ink); stroke-width: 1.5; }
+svg .stage rect { fill: var(--card); stroke: var(--line); stroke-width: 1.5; } svg .stage:hover rect { stroke: var(--ink); }
+svg .stage text.title { font-weight: 600; font-size: 12px; } svg .edge { fill: none; stroke: var(--exchange); opacity: 0.55; }
+svg .edge:hover { opacity: 1; } svg .edge-label { fill: var(--ink); stroke: var(--card); stroke-width: 3px; paint-order: stroke; pointer-events: none; }
 .input { fill: var(--input); background: var(--input); } .compute { fill: var(--compute); background: var(--compute); }
 .exchange { fill: var(--exchange); background: var(--exchange); } .output { fill: var(--output); background: var(--output); }
+.line { fill: none; stroke-width: 2; } .line.line-a { stroke: var(--accent); } .line.line-b { stroke: var(--good); } .line.line-c { stroke: var(--bad); }
+.dot.line-a, text.line-a { fill: var(--accent); } .dot.line-b, text.line-b { fill: var(--good); } .dot.line-c, text.line-c { fill: var(--bad); }
 .waiting { fill: var(--waiting); background: var(--waiting); } .accent { fill: var(--accent); background: var(--accent); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 10px; font-size: 13px; color: var(--soft); }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
@@ -49,7 +54,7 @@ svg .call:hover .frame { stroke: var(--ink); stroke-width: 1.5; }
 h3 { font-size: 12px; color: var(--soft); font-weight: 600; margin: 12px 0 4px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; } td { padding: 5px 0; border-top: 1px solid var(--grid); vertical-align: top; }
 tr:first-child td { border-top: 0; } td:first-child { color: var(--soft); width: 240px; padding-right: 16px; }
-td:last-child { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+td:last-child { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; white-space: pre-wrap; }
 #hover { position: fixed; pointer-events: none; background: var(--hover); color: var(--hover-ink); padding: 8px 11px; border-radius: 7px;
   font-size: 12px; line-height: 1.45; white-space: pre; opacity: 0; transition: opacity 80ms; z-index: 2; max-width: 420px; }
 footer { color: var(--soft); font-size: 12px; margin-top: 18px; }
