@@ -46,6 +46,12 @@ export const BENCHMARKS: readonly Benchmark[] = [
     run: async (options) => (await import("./s3.js")).run(options),
   },
   {
+    name: "allreduce",
+    summary:
+      "all-reduce of 8 B, 100 KB and 100 MB on the same host, against Redis and the sum in one process",
+    run: async (options) => (await import("./allreduce.js")).run(options),
+  },
+  {
     name: "dispatch",
     summary: "from a call to the start of the function on a warm function worker",
     run: async (options) => {
@@ -59,6 +65,19 @@ export const BENCHMARKS: readonly Benchmark[] = [
     run: async ({ scale, rounds }) => {
       const { run } = await import("./sort.js");
       return run({ records: Math.max(1_000, Math.round(SORT_RECORDS * scale)), rounds });
+    },
+  },
+  {
+    name: "cocoa",
+    summary: "CoCoA through the store against the same kernels in one process, and scikit-learn",
+    run: async (options) => (await import("./cocoa.js")).run(options),
+  },
+  {
+    name: "forest",
+    summary: "a random forest on function workers against the same kernels on threads, and scikit-learn",
+    run: async ({ scale, rounds, hugePages, signal, note }) => {
+      const { run } = await import("./forest.js");
+      return run({ trees: Math.max(1, Math.round(FOREST_TREES * scale)), rounds, hugePages, signal, note });
     },
   },
   {
@@ -100,6 +119,11 @@ export const BENCHMARKS: readonly Benchmark[] = [
     },
   },
   {
+    name: "sql",
+    summary: "queries of TPC-DS and TPC-H on function workers against DuckDB alone; --scale is the data's",
+    run: async (options) => (await import("./sql.js")).run(options),
+  },
+  {
     name: "drop",
     summary: "drop of a namespace of very many objects against one of few",
     run: async (options) => (await import("./drop.js")).run(options),
@@ -108,6 +132,7 @@ export const BENCHMARKS: readonly Benchmark[] = [
 
 const DISPATCH_CALLS = 3_000;
 const SORT_RECORDS = 10_000_000;
+const FOREST_TREES = 32;
 
 export interface Machine {
   cpus: number;

@@ -82,8 +82,8 @@ ForestOptions to_options(const Napi::Value& value) {
   options.entropy = to_bool(object.Get("entropy"), "entropy must be a boolean");
   options.bagging = to_bool(object.Get("bagging"), "bagging must be a boolean");
   options.class_weights = to_doubles(object.Get("classWeights"), "classWeights must be a Float64Array");
-  options.categorical =
-      to_vector<Napi::Uint8Array, uint8_t>(object.Get("categorical"), napi_uint8_array, "categorical must be a Uint8Array");
+  options.categorical = to_vector<Napi::Uint8Array, uint8_t>(object.Get("categorical"), napi_uint8_array,
+                                                             "categorical must be a Uint8Array");
   check(value.Env(), check_forest_options(options));
   return options;
 }

@@ -1,7 +1,7 @@
 // What all kernels of random forests agree on: options, bagging, the features of a node, and binned rows.
 //
-// A forest must not depend on which function worker does what, so nothing here is random: whatever looks so is a hash of
-// the seed with a tree, a row's global number or a node. All sums are of integers, so their order does not matter.
+// A forest must not depend on which function worker does what, so nothing here is random: whatever looks so is a hash
+// of the seed with a tree, a row's global number or a node. All sums are of integers, so their order does not matter.
 #pragma once
 #include <cstdint>
 #include <span>

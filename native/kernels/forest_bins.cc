@@ -84,8 +84,8 @@ void choose_code_bins(const std::vector<float>& values, uint32_t codes, uint32_t
 // A few rows at a time, so that what is read and what is written both stay near.
 constexpr uint64_t kRowsAtOnce = 64;
 
-// The bins of a number's column: how many edges are below each value. All searches go step by step together, so that none
-// waits for its own last step.
+// The bins of a number's column: how many edges are below each value. All searches go step by step together, so that
+// none waits for its own last step.
 void bin_numbers(std::span<const double> edges, const float* values, uint64_t step, uint64_t count, uint8_t* bins) {
   double wanted[kRowsAtOnce];
   uint32_t at[kRowsAtOnce] = {};
@@ -186,7 +186,8 @@ Result<BinTables> choose_bins(uint32_t bins, std::span<const uint32_t> categorie
       const uint64_t count = sample.size() / sizeof(float) / features;
       const uint64_t begin = values.size();
       values.resize(begin + count);
-      if (count > 0) std::memcpy(values.data() + begin, sample.data() + f * count * sizeof(float), count * sizeof(float));
+      if (count == 0) continue;
+      std::memcpy(values.data() + begin, sample.data() + f * count * sizeof(float), count * sizeof(float));
     }
     std::erase_if(values, [](float value) { return !std::isfinite(value); });
     if (categories[f] > 0) {
@@ -214,7 +215,8 @@ Status check_bin_tables(uint32_t bins, const BinTables& tables) {
     for (size_t i = 0; i < table.size(); ++i) {
       if (!std::isfinite(table[i])) return wrong(f);
       if (tables.kinds[f] == 0 && i > 0 && table[i] <= table[i - 1]) return wrong(f);
-      if (tables.kinds[f] == 1 && !(table[i] >= 1 && table[i] < bins && table[i] == std::floor(table[i]))) return wrong(f);
+      const bool is_bin = table[i] >= 1 && table[i] < bins && table[i] == std::floor(table[i]);
+      if (tables.kinds[f] == 1 && !is_bin) return wrong(f);
     }
   }
   return Status();

@@ -1,8 +1,8 @@
 // From the values of rows to bins: which values share a bin, and rows written as bins.
 //
 // A feature's table says what its bins are. Of a number: the edges between them, ascending; a value belongs to bin
-// 1 + (edges below it). Of a category: the bin of each code. Bin 0 holds what is missing: NaN, infinities, codes that the
-// table does not have.
+// 1 + (edges below it). Of a category: the bin of each code. Bin 0 holds what is missing: NaN, infinities, codes that
+// the table does not have.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -25,7 +25,8 @@ struct LabelFacts {
 
 // `share` of all rows is sampled, by a hash of their numbers. INVALID_ARGUMENT for labels that are no class or not
 // finite, naming the row.
-Result<LabelFacts> find_label_facts(uint64_t seed, double share, uint32_t classes, std::span<const TrainingRows> blocks);
+Result<LabelFacts> find_label_facts(uint64_t seed, double share, uint32_t classes,
+                                    std::span<const TrainingRows> blocks);
 
 struct SampleParts {
   std::vector<uint64_t> offsets;  // bytes, one more than parts

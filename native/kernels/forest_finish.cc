@@ -10,6 +10,8 @@ namespace {
 
 // Fewer rows than this are sorted by bin without counting bins first.
 constexpr uint32_t kInsertionRowsMax = 24;
+// Rows are sorted as (bin, row) in 32 bits.
+constexpr uint32_t kSortedRowsMax = 1 << 16;
 
 // The rows of one node, gathered.
 struct Gathered {
@@ -44,6 +46,9 @@ struct Subtree {
   }
 };
 
+// Of few rows, each lies in a line of its own: the next column is asked for while this one is worked on.
+constexpr uint32_t kPrefetchedRowsMax = 64;
+
 class Grower {
  public:
   explicit Grower(const ForestOptions& options) : options_(options), draw_(options), finder_(options) {
@@ -51,7 +56,7 @@ class Grower {
     if (options.regression()) value_cells_.resize(options.bins);
     else class_cells_.resize(cells);
     // A histogram costs its cells, sorting costs more a row.
-    histogram_rows_ = static_cast<uint32_t>(std::max<uint64_t>(kInsertionRowsMax, cells));
+    histogram_rows_ = static_cast<uint32_t>(std::clamp<uint64_t>(cells, kInsertionRowsMax, kSortedRowsMax));
   }
 
   void grow(const Gathered& gathered, uint64_t id, uint32_t depth, uint32_t round, Subtree& tree);
@@ -83,8 +88,8 @@ class Grower {
   SplitFinder finder_;
   uint32_t histogram_rows_;
   const Gathered* gathered_ = nullptr;
-  std::vector<uint16_t> order_;  // rows, those of a node beside each other
-  std::vector<uint16_t> moved_;
+  std::vector<uint32_t> order_;  // rows, those of a node beside each other
+  std::vector<uint32_t> moved_;
   std::vector<Pending> stack_;
   // Of the node at hand.
   NodeSums sums_;
@@ -107,7 +112,7 @@ void Grower::grow(const Gathered& gathered, uint64_t id, uint32_t depth, uint32_
   tree.clear();
   gathered_ = &gathered;
   order_.resize(gathered.rows);
-  for (uint32_t i = 0; i < gathered.rows; ++i) order_[i] = static_cast<uint16_t>(i);
+  for (uint32_t i = 0; i < gathered.rows; ++i) order_[i] = i;
   moved_.resize(gathered.rows);
   weights_.resize(gathered.rows);
   classes_.resize(gathered.classes.size());
@@ -143,7 +148,7 @@ void Grower::sum_up(const Pending& node) {
   sums_.rows = 0;
   sums_.sum = 0;
   sums_.class_rows.assign(options_.classes, 0);
-  const uint16_t* order = order_.data() + node.begin;
+  const uint32_t* order = order_.data() + node.begin;
   for (uint32_t i = 0; i < count; ++i) {
     weights_[i] = gathered_->weights[order[i]];
     sums_.rows += weights_[i];
@@ -170,9 +175,14 @@ bool Grower::find_split(const Pending& node) {
   for (uint32_t round = node.round;; ++round) {
     const std::span<const uint32_t> features = draw_.draw(node.id, round);
     if (features.empty()) return false;
-    for (const uint32_t feature : features) {
+    const uint32_t* order = order_.data() + node.begin;
+    for (size_t j = 0; j < features.size(); ++j) {
+      const uint32_t feature = features[j];
       const uint8_t* column = gathered_->columns.get() + feature * gathered_->stride;
-      const uint16_t* order = order_.data() + node.begin;
+      if (count <= kPrefetchedRowsMax && j + 1 < features.size()) {
+        const uint8_t* next = gathered_->columns.get() + features[j + 1] * gathered_->stride;
+        for (uint32_t i = 0; i < count; ++i) __builtin_prefetch(next + order[i]);
+      }
       uint8_t differs = 0;
       const uint8_t first = column[order[0]];
       for (uint32_t i = 0; i < count; ++i) {
@@ -255,11 +265,11 @@ void Grower::add_leaf(Subtree& tree) {
 
 // Rows keep their order on both sides. Returns where the right ones begin.
 uint32_t Grower::partition(const Pending& node, const uint8_t* column, const BinSet& left) {
-  uint16_t* order = order_.data() + node.begin;
+  uint32_t* order = order_.data() + node.begin;
   const uint32_t count = node.end - node.begin;
   uint32_t lefts = 0, rights = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    const uint16_t row = order[i];
+    const uint32_t row = order[i];
     const bool goes_left = left.has(column[row]);
     order[lefts] = row;
     moved_[rights] = row;

@@ -51,13 +51,17 @@ Result<ForestLevel> open_level(const ForestOptions& options, std::span<const uin
   }
   const uint64_t nodes_at = sizeof(Header) + (header.trees + 2) / 2 * 2 * sizeof(uint32_t);
   const uint64_t slots_at = nodes_at + header.nodes * sizeof(LevelNode);
-  if (object.size() != slots_at + header.slots * sizeof(LevelSlot)) return corrupt("does not have the bytes of its shape");
+  if (object.size() != slots_at + header.slots * sizeof(LevelSlot)) {
+    return corrupt("does not have the bytes of its shape");
+  }
   ForestLevel level;
   level.trees = static_cast<uint32_t>(header.trees);
   level.tree_starts = reinterpret_cast<const uint32_t*>(object.data() + sizeof(Header));
   level.nodes = reinterpret_cast<const LevelNode*>(object.data() + nodes_at);
   level.slots = {reinterpret_cast<const LevelSlot*>(object.data() + slots_at), header.slots};
-  if (level.tree_starts[0] != 0 || level.tree_starts[level.trees] != header.nodes) return corrupt("has nodes of no tree");
+  if (level.tree_starts[0] != 0 || level.tree_starts[level.trees] != header.nodes) {
+    return corrupt("has nodes of no tree");
+  }
   for (uint32_t s = 0; s < level.slots.size(); ++s) {
     const LevelSlot& slot = level.slots[s];
     if (slot.tree >= level.trees || slot.depth > options.depth_max || slot.round > options.features) {
@@ -136,7 +140,8 @@ Result<HistogramParts> level_histograms(const ForestOptions& options, std::span<
   if (!opened.ok()) return opened.status();
   const ForestLevel& level = *opened;
   const uint64_t slot_bytes = slot_histogram_bytes(options);
-  if (cuts.size() < 2 || cuts[0] != 0 || cuts.back() != level.slots.size() || !std::is_sorted(cuts.begin(), cuts.end())) {
+  if (cuts.size() < 2 || cuts[0] != 0 || cuts.back() != level.slots.size() ||
+      !std::is_sorted(cuts.begin(), cuts.end())) {
     return Status(Code::kInvalidArgument, "cuts must ascend from 0 to the number of slots");
   }
   if (out.size() != level.slots.size() * slot_bytes) {
@@ -277,8 +282,8 @@ Result<std::vector<SlotSplit>> level_splits(const ForestOptions& options, std::s
       if (options.regression()) {
         value_cells.assign(options.bins, {0, 0});
         for (const auto histogram : histograms) {
-          const ValueCell* cells = reinterpret_cast<const ValueCell*>(histogram.data() + s * slot_bytes + sizeof(LabelRange)) +
-                                   j * options.bins;
+          const uint8_t* of_slot = histogram.data() + s * slot_bytes + sizeof(LabelRange);
+          const ValueCell* cells = reinterpret_cast<const ValueCell*>(of_slot) + j * options.bins;
           for (uint32_t b = 0; b < options.bins; ++b) {
             value_cells[b].rows += cells[b].rows;
             value_cells[b].sum += cells[b].sum;

@@ -3,7 +3,7 @@
 // The driver says what trees there are so far in a level object, little-endian:
 //   u64 magic, trees, nodes, slots
 //   u32 tree_starts[trees + 1] (in nodes), padded to 8 bytes
-//   LevelNode nodes[]: those of a tree one after another, its root first; children lie beside each other, after their parent
+//   LevelNode nodes[]: those of a tree one after another, its root first; children lie side by side after their parent
 //   LevelSlot slots[]: the nodes that are to be worked on, in the order of their trees
 #pragma once
 #include <cstdint>
@@ -106,7 +106,8 @@ struct SlotSplit {
 
 // What becomes of some slots, from the histograms that all blocks have given of them. CHECKSUM_MISMATCH where one does
 // not have its checksum.
-Result<std::vector<SlotSplit>> level_splits(const ForestOptions& options, std::span<const uint8_t> level, SlotRange slots,
+Result<std::vector<SlotSplit>> level_splits(const ForestOptions& options, std::span<const uint8_t> level,
+                                            SlotRange slots,
                                             std::span<const std::span<const uint8_t>> histograms,
                                             std::span<const uint32_t> checksums);
 

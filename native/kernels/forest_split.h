@@ -1,8 +1,8 @@
 // The best split of a node of a tree, from integer sums alone, so that it does not matter who finds it or how the rows
 // were divided before.
 //
-// A feature is given as groups: its bins that have rows, ascending, each with the sums of these rows. The split with the
-// least impurity wins; of equal ones the first, in the order of features and bins.
+// A feature is given as groups: its bins that have rows, ascending, each with the sums of these rows. The split with
+// the least impurity wins; of equal ones the first, in the order of features and bins.
 #pragma once
 #include <cstdint>
 #include <span>

@@ -53,7 +53,9 @@ Result<VoteForest> open_forest(std::span<const uint8_t> bytes) {
   const uint64_t nodes_at = sizeof(Header) + (header.trees + 2) / 2 * 2 * sizeof(uint32_t);
   const uint64_t entries_at = nodes_at + header.nodes * sizeof(VoteNode);
   const uint64_t words_at = entries_at + header.entries * sizeof(VoteEntry);
-  if (bytes.size() != words_at + header.words * sizeof(uint32_t)) return corrupt("does not have the bytes of its shape");
+  if (bytes.size() != words_at + header.words * sizeof(uint32_t)) {
+    return corrupt("does not have the bytes of its shape");
+  }
   const VoteForest forest{static_cast<uint32_t>(header.trees),
                           static_cast<uint32_t>(header.features),
                           static_cast<uint32_t>(header.classes),
@@ -61,14 +63,18 @@ Result<VoteForest> open_forest(std::span<const uint8_t> bytes) {
                           reinterpret_cast<const VoteNode*>(bytes.data() + nodes_at),
                           reinterpret_cast<const VoteEntry*>(bytes.data() + entries_at),
                           reinterpret_cast<const uint32_t*>(bytes.data() + words_at)};
-  if (forest.tree_starts[0] != 0 || forest.tree_starts[forest.trees] != header.nodes) return corrupt("has nodes of no tree");
+  if (forest.tree_starts[0] != 0 || forest.tree_starts[forest.trees] != header.nodes) {
+    return corrupt("has nodes of no tree");
+  }
   for (uint32_t tree = 0; tree < forest.trees; ++tree) {
     const uint32_t begin = forest.tree_starts[tree], end = forest.tree_starts[tree + 1];
     if (end <= begin || end > header.nodes) return corrupt("has a tree without nodes");
     for (uint32_t i = 0; i < end - begin; ++i) {
       const VoteNode& node = forest.nodes[begin + i];
       if (node.feature == kNoFeature) {
-        if (forest.classes > 0 && (node.right > node.set || node.set > header.entries)) return corrupt("has a leaf of no entries");
+        if (forest.classes > 0 && (node.right > node.set || node.set > header.entries)) {
+          return corrupt("has a leaf of no entries");
+        }
         continue;
       }
       // The left child is the next node, the right one comes after it: so every way ends.

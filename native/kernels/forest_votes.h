@@ -36,7 +36,8 @@ struct VoteTally {
   std::vector<uint64_t> rows;   // of each number of trees: rows with any vote
   std::vector<uint64_t> right;  // classification
   std::vector<double> squares;  // regression: sums of squared errors
-  std::vector<uint64_t> confusion;  // classification, of all trees: rows of class i that were taken for j at [i * classes + j]
+  // Classification, of all trees: rows of class i that were taken for j at [i * classes + j].
+  std::vector<uint64_t> confusion;
   double label_sum = 0;             // regression: of label - around, and squared, of rows with any vote
   double label_squares = 0;
 };

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { BenchFigure } from "../../bench/figure.js";
+import { tpcExtension } from "../../bench/tpc.js";
 import { packageRoot } from "../../native/binding/addon.js";
 import type { BenchDocument } from "../../server/cli/bench.js";
 import { millraceCommand } from "../support/daemon.js";
@@ -19,6 +20,17 @@ const programs = process.env.MILLRACE_BENCH_PROGRAMS ?? join(packageRoot(), "bui
 const isBuilt = (name: string) => existsSync(join(programs, name));
 const isMinioBuilt =
   existsSync(join(packageRoot(), "build", "clients", "bin", "minio")) || hasProgram("minio");
+
+// The generators of TPC-DS and TPC-H come from PyPI. CI must have them.
+const isOffline =
+  process.env.CI !== "true" &&
+  (await Promise.all([tpcExtension("tpcds"), tpcExtension("tpch")]).then(
+    () => false,
+    (error: unknown) => {
+      console.log(`skipped: bench sql: ${String(error)}`);
+      return true;
+    },
+  ));
 
 // Everything that a benchmark leaves on disk, and every process it starts, can be told by this folder.
 let folder: string;
@@ -213,6 +225,18 @@ describe("millrace bench", { timeout: TIMEOUT_MS }, () => {
     expect(figureOf(document, "get").rival).toBeGreaterThan(0);
   });
 
+  it("allreduce: beside Redis and the sum in one process", async () => {
+    const document = await measure("allreduce");
+    for (const size of ["8 B", "100 KB", "100 MB"]) {
+      const figure = figureOf(document, `all-reduce of ${size}`);
+      expect(figure.rival === null).toBe(!hasRedis);
+      const { sizeBytes, bytesPerRound } = figure.details as { sizeBytes: number; bytesPerRound: number };
+      // Four members put an array each.
+      expect(bytesPerRound).toBeGreaterThan(4 * sizeBytes);
+    }
+    expect(figureOf(document, "2 MB, a slice summed by each member").rival).toBeGreaterThan(0);
+  });
+
   it("dispatch", async () => {
     expect(figureOf(await measure("dispatch"), "dispatch").unit).toBe("us");
   });
@@ -230,6 +254,22 @@ describe("millrace bench", { timeout: TIMEOUT_MS }, () => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/^what\s+figure\s+rival\s+ratio\s+met\s+target$/m);
     expect(stdout).toMatch(/^merge K=64 uniform\s+[\d.,]+ ms\s+[\d.,]+ ms\s+\S+x?\s+(yes|NO)\s+<= 6\.5x$/m);
+  });
+
+  it.skipIf(isOffline)("sql: beside DuckDB alone", async () => {
+    const document = await measure("sql", [
+      "--seconds",
+      "1",
+      "--rounds",
+      "1",
+      "--scale",
+      "0.01",
+      "--huge-pages",
+      "off",
+    ]);
+    expect(document.figures).toHaveLength(9);
+    for (const figure of document.figures) expect(figure.rival).toBeGreaterThan(0);
+    expect((figureOf(document, "TPC-DS 77").details as { stages: number }).stages).toBeGreaterThan(0);
   });
 
   it("overhead", async () => {

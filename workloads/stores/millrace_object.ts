@@ -70,6 +70,10 @@ export class MillraceObjectExchange implements Exchange {
         if (sizeBytes === 0) return new Uint8Array(0);
         return writer.reserveSpan === undefined ? writer.reserve(sizeBytes) : writer.reserveSpan(sizeBytes);
       });
+      // A span would hold its segment until it is collected.
+      const release = () => {
+        if ("release" in buffer) buffer.release();
+      };
       return {
         buffer,
         commit: async (offsets, checksums) => {
@@ -83,11 +87,13 @@ export class MillraceObjectExchange implements Exchange {
           } catch (thrown) {
             if (MillraceError.from(thrown).code !== "CONDITION_FAILED") throw outOfRoom(thrown);
           } finally {
-            // A span would hold its segment until it is collected.
-            if ("release" in buffer) buffer.release();
+            release();
           }
         },
-        abort: () => writer.abort(),
+        abort: () => {
+          release();
+          return writer.abort();
+        },
       };
     } catch (thrown) {
       await writer.abort().catch(() => undefined);

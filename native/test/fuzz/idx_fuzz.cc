@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // A copy of exactly this size, so that reads beyond it are seen.
   const auto file = std::make_unique<uint8_t[]>(size);
   std::copy(data, data + size, file.get());
-  const auto header = parse_idx_header({file.get(), size});
+  auto header = parse_idx_header({file.get(), size});
   if (!header.ok()) return 0;
   MILLRACE_ASSERT(header->header_bytes <= size && header->header_bytes <= kIdxHeaderBytesMax);
   MILLRACE_ASSERT(header->values_per_item >= 1 && header->values_per_item <= kTrainingFeaturesMax);
@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint64_t item_bytes = header->values_per_item * header->value_bytes;
   const uint64_t rows = std::min<uint64_t>(header->items(), values.size() / item_bytes);
   const TrainingShape shape{0, rows, header->values_per_item, 0, false};
-  const auto bytes = training_block_bytes(shape);
+  auto bytes = training_block_bytes(shape);
   MILLRACE_ASSERT(bytes.ok());
   // Without rows a block has no values, however many a row would have.
   std::vector<uint64_t> memory(*bytes / 8);

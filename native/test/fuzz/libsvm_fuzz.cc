@@ -32,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const uint64_t features = survey.non_zeros == 0 ? 0 : survey.index_highest - options.index_begin + 1;
   const TrainingShape shape{0, survey.rows, features, survey.non_zeros, true};
-  const auto bytes = training_block_bytes(shape);
+  auto bytes = training_block_bytes(shape);
   MILLRACE_ASSERT(bytes.ok());
   std::vector<uint64_t> memory(*bytes / 8);
   const std::span<uint8_t> block{reinterpret_cast<uint8_t*>(memory.data()), *bytes};

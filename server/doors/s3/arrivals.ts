@@ -15,7 +15,7 @@ export interface Patience {
   readonly windowBytes: number;
 }
 
-/** A trickle holds a draft, and the memory under it, for a minute at most; whoever has 1 KiB/s gets through. */
+/** A trickle holds a draft, and the memory under it, for 80 s at most; whoever has 1 KiB/s gets through. */
 export const PATIENCE: Patience = { silenceMs: 20_000, windowMs: 60_000, windowBytes: 60 * 1_024 };
 
 /**

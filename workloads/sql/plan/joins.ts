@@ -352,7 +352,11 @@ async function exchangeSides(
   }
   const stays: Side | null =
     kept !== null ? large : pairsOf(sides[small].hash, keys[small]) !== null ? small : null;
-  if (mayBeWhole[small]) {
+  // What lies by the keys already is moved only where it is likely to be so little that the other side can stay.
+  const dear =
+    stays === small &&
+    cut[small].relation.bytes * planner.options.partitionsHint >= cut[large].relation.bytes;
+  if (mayBeWhole[small] && !dear) {
     const first = await exchange(small);
     if (fits(first, sides[large].bytes)) return done(small, read(small, first, "whole"), sides[large]);
     const here = read(small, first, "split");

@@ -63,6 +63,8 @@ class Walk implements Planner {
   readonly options: PlanOptions;
   readonly #runner: StageRunner;
   readonly stages: Stage[] = [];
+  /** By all that they are: what several places of the plan ask for runs once. */
+  readonly #alike = new Map<string, Promise<Exchanged>>();
   #reads = 0;
 
   constructor(catalog: Catalog, runner: StageRunner, options: PlanOptions) {
@@ -116,8 +118,15 @@ class Walk implements Planner {
       estimatedBytes: Math.ceil(relation.bytes),
       divisible: relation.divisible === null ? null : (names.get(relation.divisible) ?? null),
     };
+    const { sql: text, divisible } = stage;
+    const sources = exchanges.map((read) => [read.exchange.stage, read.share]);
+    const key = JSON.stringify([text, tables, sources, output, ordered, divisible]);
+    const known = relation.stable && !last ? this.#alike.get(key) : undefined;
+    if (known !== undefined) return known;
     this.stages.push(stage);
-    return this.#runner.run(stage);
+    const done = this.#runner.run(stage);
+    this.#alike.set(key, done);
+    return done;
   }
 }
 

@@ -201,10 +201,11 @@ function planFunction(node: JsonObject, name: string): Relation {
     .filter((sql): sql is string => sql !== null);
   const where = filters.length === 0 ? "" : ` WHERE ${filters.join(" AND ")}`;
   const names = types.map((_, at) => `v${at}`).join(", ");
+  const ordinality = types.length > 1 ? " WITH ORDINALITY" : "";
   return constantRelation(
     selectSql(
       outputs.map((output) => output.sql),
-      `FROM ${name}(${args}) AS t(${names})${where}`,
+      `FROM ${name}(${args})${ordinality} AS t(${names})${where}`,
     ),
     outputs.map((output) => output.type),
     1000,
@@ -229,13 +230,13 @@ async function planLateral(
   const input = await planner.plan(resolveColumns(child), scope);
   const arity = asArray(node.input_table_types).length;
   const args = Array.from({ length: arity }, (_, at) => `c${at}`).join(", ");
-  const call = name === "unnest" ? `unnest(${args})` : `unnest(${name}(${args}))`;
+  const list = name === "unnest" ? args : `${name}(${args})`;
   const kept = asArray(node.projected_input).map((at) => Number(asInteger(at)));
-  const outer = [call, ...kept.map((at) => `c${at}`)];
-  const types = [
-    ...asArray(node.returned_types).slice(0, 1).map(sqlType),
-    ...kept.map((at) => input.types[at]!),
-  ];
+  const returned = asArray(node.returned_types).map(sqlType);
+  // WITH ORDINALITY: lists in one SELECT are unnested side by side.
+  const ordinals = returned.length > 1 ? [`unnest(range(1, len(${list}) + 1))`] : [];
+  const outer = [`unnest(${list})`, ...ordinals, ...kept.map((at) => `c${at}`)];
+  const types = [...returned, ...kept.map((at) => input.types[at]!)];
   return {
     ...input,
     sql: selectSql(outer, `FROM (${input.sql}) AS s`),
