@@ -386,7 +386,7 @@ describe("a namespace's limits", () => {
     await grpc.call(namespaces.CreateNamespace, { ...createRequest(namespace), limits });
     const mib = randomBytes(1 << 20);
     await grpc.put(namespace, "a", new Array(100).fill(mib));
-    const { call, result } = grpc.openPut(Date.now() + 1_000);
+    const { call, result } = grpc.openPut(Date.now() + 5_000);
     call.write({ header: putHeader(namespace, "b"), data: Buffer.alloc(0), trailer: null });
     for (let index = 0; index < 150; index++) call.write({ header: null, data: mib, trailer: null });
     call.end();

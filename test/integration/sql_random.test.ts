@@ -19,7 +19,7 @@ import { SqlPlace } from "./sql_helpers.js";
 /** Null: as many as there is time for. */
 const QUERIES =
   process.env.MILLRACE_SQL_QUERIES === undefined ? null : Number(process.env.MILLRACE_SQL_QUERIES);
-const BUDGET_MS = 60_000;
+const BUDGET_MS = 30_000;
 const QUERIES_PER_SCHEMA = 25;
 /** Fewer would say nothing. */
 const QUERIES_MIN = 20;

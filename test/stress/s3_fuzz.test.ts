@@ -16,7 +16,7 @@ import { plausible } from "./s3_fuzz/plausible.js";
 import type { FuzzFunctions, Recorded, TargetName } from "./s3_fuzz/process.js";
 import { bodyOf, record, useAmazonsClient, useMinioClient } from "./s3_fuzz/record.js";
 
-const SECONDS = Number(process.env.MILLRACE_FUZZ_SECONDS ?? 10);
+const SECONDS = Number(process.env.MILLRACE_FUZZ_SECONDS ?? 5);
 /** Of an input that takes so long nothing will come any more; most take microseconds. */
 const HANG_MS = 30_000;
 const BUCKET = "fuzzed";
