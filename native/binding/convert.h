@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "store/store.h"
@@ -74,6 +75,31 @@ inline uint64_t to_uint(Napi::Value value) {
     throw bad_argument(value.Env(), "a whole number from 0 to 2^53 is wanted here");
   }
   return static_cast<uint64_t>(number);
+}
+
+inline double to_number(Napi::Value value, const char* what) {
+  if (!value.IsNumber()) throw bad_argument(value.Env(), what);
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+inline bool to_bool(Napi::Value value, const char* what = "a boolean is wanted here") {
+  if (!value.IsBoolean()) throw bad_argument(value.Env(), what);
+  return value.As<Napi::Boolean>().Value();
+}
+
+inline Napi::Object to_object(Napi::Value value, const char* what) {
+  if (!value.IsObject()) throw bad_argument(value.Env(), what);
+  return value.As<Napi::Object>();
+}
+
+// A copy of a typed array of exactly this type.
+template <class T>
+std::vector<T> to_numbers(Napi::Value value, napi_typedarray_type type, const char* what) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) throw bad_argument(value.Env(), what);
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  // Data() of an empty array may be any pointer.
+  if (array.ElementLength() == 0) return {};
+  return std::vector<T>(array.Data(), array.Data() + array.ElementLength());
 }
 
 inline Condition to_condition(Napi::Value value) {

@@ -18,43 +18,17 @@
 namespace millrace::binding {
 namespace {
 
-double to_number(const Napi::Value& value, const char* what) {
-  if (!value.IsNumber()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Number>().DoubleValue();
-}
-
-bool to_bool(const Napi::Value& value, const char* what) {
-  if (!value.IsBoolean()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Boolean>().Value();
-}
-
-Napi::Object to_object(const Napi::Value& value, const char* what) {
-  if (!value.IsObject()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Object>();
-}
-
 uint32_t to_uint32(const Napi::Value& value) {
   const uint64_t number = to_uint(value);
   if (number > 0xffffffff) throw bad_argument(value.Env(), "a whole number below 2^32 is wanted here");
   return static_cast<uint32_t>(number);
 }
 
-template <class Array, class T>
-std::vector<T> to_vector(const Napi::Value& value, napi_typedarray_type type, const char* what) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
-    throw bad_argument(value.Env(), what);
-  }
-  const auto array = value.As<Array>();
-  std::vector<T> vector(array.ElementLength());
-  if (!vector.empty()) std::memcpy(vector.data(), array.Data(), vector.size() * sizeof(T));
-  return vector;
-}
-
 std::vector<uint32_t> to_uints(const Napi::Value& value, const char* what) {
-  return to_vector<Napi::Uint32Array, uint32_t>(value, napi_uint32_array, what);
+  return to_numbers<uint32_t>(value, napi_uint32_array, what);
 }
 std::vector<double> to_doubles(const Napi::Value& value, const char* what) {
-  return to_vector<Napi::Float64Array, double>(value, napi_float64_array, what);
+  return to_numbers<double>(value, napi_float64_array, what);
 }
 
 template <class T>
@@ -82,26 +56,11 @@ ForestOptions to_options(const Napi::Value& value) {
   options.entropy = to_bool(object.Get("entropy"), "entropy must be a boolean");
   options.bagging = to_bool(object.Get("bagging"), "bagging must be a boolean");
   options.class_weights = to_doubles(object.Get("classWeights"), "classWeights must be a Float64Array");
-  options.categorical = to_vector<Napi::Uint8Array, uint8_t>(object.Get("categorical"), napi_uint8_array,
+  options.categorical = to_numbers<uint8_t>(object.Get("categorical"), napi_uint8_array,
                                                              "categorical must be a Uint8Array");
   check(value.Env(), check_forest_options(options));
   return options;
 }
-
-// Bytes to be read, wherever they lie: those that are not aligned are copied, which those of the store never are.
-struct AlignedBytes {
-  std::span<const uint8_t> bytes;
-  std::vector<uint64_t> copy;
-
-  std::span<const uint8_t> open() {
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(uint64_t) != 0) {
-      copy.resize((bytes.size() + 7) / 8);
-      std::memcpy(copy.data(), bytes.data(), bytes.size());
-      bytes = {reinterpret_cast<const uint8_t*>(copy.data()), bytes.size()};
-    }
-    return bytes;
-  }
-};
 
 using ManyBytes = std::vector<AlignedBytes>;
 

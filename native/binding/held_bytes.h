@@ -2,6 +2,7 @@
 #pragma once
 #include <napi.h>
 
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -84,6 +85,21 @@ class HoldingWork : public PromiseWork {
  private:
   std::vector<Napi::Reference<Napi::Uint8Array>> arrays_;
   std::vector<std::shared_ptr<void>> pins_;
+};
+
+// Bytes to be read, wherever they lie: those that are not aligned are copied, which those of the store never are.
+struct AlignedBytes {
+  std::span<const uint8_t> bytes;
+  std::vector<uint64_t> copy;
+
+  std::span<const uint8_t> open() {
+    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(uint64_t) != 0) {
+      copy.resize((bytes.size() + 7) / 8);
+      std::memcpy(copy.data(), bytes.data(), bytes.size());
+      bytes = {reinterpret_cast<const uint8_t*>(copy.data()), bytes.size()};
+    }
+    return bytes;
+  }
 };
 
 }  // namespace millrace::binding

@@ -22,32 +22,12 @@ namespace {
 
 constexpr uint64_t kPassesMax = 1'000'000;
 
-double to_number(const Napi::Value& value, const char* what) {
-  if (!value.IsNumber()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Number>().DoubleValue();
-}
-
-bool to_bool(const Napi::Value& value, const char* what) {
-  if (!value.IsBoolean()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Boolean>().Value();
-}
-
-Napi::Object to_object(const Napi::Value& value, const char* what) {
-  if (!value.IsObject()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Object>();
-}
-
 Deal to_deal(const Napi::Value& value) {
   const Napi::Object object = to_object(value, "a deal is an object");
   Deal deal;
   deal.partitions = to_uint(object.Get("partitions"));
   deal.seed = to_uint(object.Get("seed"));
-  const Napi::Value widths = object.Get("widths");
-  if (!widths.IsTypedArray() || widths.As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
-    throw bad_argument(value.Env(), "widths must be a Uint32Array");
-  }
-  const auto array = widths.As<Napi::Uint32Array>();
-  for (size_t i = 0; i < array.ElementLength(); ++i) deal.widths.push_back(array[i]);
+  deal.widths = to_numbers<uint32_t>(object.Get("widths"), napi_uint32_array, "widths must be a Uint32Array");
   deal.unit_rows = to_bool(object.Get("unitRows"), "unitRows must be a boolean");
   deal.intercept = to_bool(object.Get("intercept"), "intercept must be a boolean");
   deal.in_order = to_bool(object.Get("inOrder"), "inOrder must be a boolean");
@@ -55,19 +35,12 @@ Deal to_deal(const Napi::Value& value) {
   return deal;
 }
 
-// A block, wherever it lies: memory that is not aligned is copied, which that of the store never is.
 struct HeldBlock {
-  std::span<const uint8_t> bytes;
-  std::vector<uint64_t> copy;
+  AlignedBytes held;
   TrainingRows rows;
 
   Status open() {
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(uint64_t) != 0) {
-      copy.resize((bytes.size() + 7) / 8);
-      std::memcpy(copy.data(), bytes.data(), bytes.size());
-      bytes = {reinterpret_cast<const uint8_t*>(copy.data()), bytes.size()};
-    }
-    auto opened = open_training_block(bytes);
+    auto opened = open_training_block(held.open());
     if (!opened.ok()) return opened.status();
     rows = *opened;
     return Status();
@@ -78,7 +51,7 @@ using Blocks = std::vector<HeldBlock>;
 
 std::shared_ptr<Blocks> hold_blocks(HoldingWork& work, const Napi::Value& value) {
   auto blocks = std::make_shared<Blocks>();
-  for (std::span<const uint8_t> bytes : work.hold_all(value, "blocks")) blocks->push_back({bytes, {}, {}});
+  for (std::span<const uint8_t> bytes : work.hold_all(value, "blocks")) blocks->push_back({{bytes, {}}, {}});
   return blocks;
 }
 
@@ -93,19 +66,14 @@ Result<std::vector<TrainingRows>> open_all(Blocks& blocks) {
 
 // Numbers that a kernel reads. A copy where they are not aligned.
 struct HeldNumbers {
-  std::span<const uint8_t> bytes;
-  std::vector<double> copy;
+  AlignedBytes held;
 
   Result<std::span<const double>> open(const char* name) {
+    const std::span<const uint8_t> bytes = held.open();
     if (bytes.size() % sizeof(double) != 0) {
       return Status(Code::kInvalidArgument, std::string(name) + " must be whole 64-bit numbers");
     }
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % alignof(double) == 0) {
-      return std::span(reinterpret_cast<const double*>(bytes.data()), bytes.size() / sizeof(double));
-    }
-    copy.resize(bytes.size() / sizeof(double));
-    std::memcpy(copy.data(), bytes.data(), bytes.size());
-    return std::span<const double>(copy);
+    return std::span(reinterpret_cast<const double*>(bytes.data()), bytes.size() / sizeof(double));
   }
 };
 
@@ -269,9 +237,9 @@ struct Descent {
 
 std::shared_ptr<Descent> hold_descent(HoldingWork& work, const Napi::CallbackInfo& info) {
   auto descent = std::make_shared<Descent>();
-  descent->block.bytes = work.hold(info[1], "block", Access::kRead);
-  descent->model.bytes = work.hold(info[2], "model", Access::kRead);
-  descent->variables.bytes = work.hold(info[3], "variables", Access::kRead);
+  descent->block.held.bytes = work.hold(info[1], "block", Access::kRead);
+  descent->model.held.bytes = work.hold(info[2], "model", Access::kRead);
+  descent->variables.held.bytes = work.hold(info[3], "variables", Access::kRead);
   descent->variables_out = work.hold(info[4], "variablesOut", Access::kWrite);
   descent->delta_out = work.hold(info[5], "deltaOut", Access::kWrite);
   return descent;
@@ -359,8 +327,8 @@ Napi::Value linear_scores_js(const Napi::CallbackInfo& info) {
     HeldNumbers w;
   };
   auto call = std::make_shared<Call>();
-  call->block.bytes = work->hold(info[0], "block", Access::kRead);
-  call->w.bytes = work->hold(info[1], "w", Access::kRead);
+  call->block.held.bytes = work->hold(info[0], "block", Access::kRead);
+  call->w.held.bytes = work->hold(info[1], "w", Access::kRead);
   const std::span<uint8_t> out = work->hold(info[2], "out", Access::kWrite);
   return work.release()->start(
       [=] {
@@ -387,8 +355,8 @@ Napi::Value linear_metrics_js(const Napi::CallbackInfo& info) {
   };
   auto call = std::make_shared<Call>();
   const Loss loss = to_loss(info[0]);
-  call->block.bytes = work->hold(info[1], "block", Access::kRead);
-  call->w.bytes = work->hold(info[2], "w", Access::kRead);
+  call->block.held.bytes = work->hold(info[1], "block", Access::kRead);
+  call->w.held.bytes = work->hold(info[2], "w", Access::kRead);
   return work.release()->start(
       [=] {
         if (Status failed = call->block.open(); !failed.ok()) return failed;
@@ -415,8 +383,8 @@ Napi::Value dot_js(const Napi::CallbackInfo& info) {
     double product = 0;
   };
   auto call = std::make_shared<Call>();
-  call->a.bytes = work->hold(info[0], "a", Access::kRead);
-  call->b.bytes = work->hold(info[1], "b", Access::kRead);
+  call->a.held.bytes = work->hold(info[0], "a", Access::kRead);
+  call->b.held.bytes = work->hold(info[1], "b", Access::kRead);
   return work.release()->start(
       [=] {
         auto a = call->a.open("a");

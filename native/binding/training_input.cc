@@ -21,24 +21,6 @@
 namespace millrace::binding {
 namespace {
 
-Napi::Object to_object(const Napi::Value& value, const char* what) {
-  if (!value.IsObject()) throw bad_argument(value.Env(), what);
-  return value.As<Napi::Object>();
-}
-
-bool to_bool(const Napi::Value& value) {
-  if (!value.IsBoolean()) throw bad_argument(value.Env(), "a boolean is wanted here");
-  return value.As<Napi::Boolean>().Value();
-}
-
-template <class T>
-std::vector<T> to_numbers(const Napi::Value& value, napi_typedarray_type type, const char* what) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) throw bad_argument(value.Env(), what);
-  const auto array = value.As<Napi::TypedArrayOf<T>>();
-  if (array.ElementLength() == 0) return {};
-  return std::vector<T>(array.Data(), array.Data() + array.ElementLength());
-}
-
 // Codes of labels with the memory behind them.
 struct OwnedCodes {
   bool as_is = true;

@@ -1,7 +1,7 @@
 /** `millrace cocoa`: linear models by CoCoA, on function workers. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createWriteStream, readFileSync, writeFileSync } from "node:fs";
+import { createWriteStream, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { MillraceError, type Receipt } from "../../client/index.js";
@@ -23,6 +23,7 @@ import { renderReport } from "../../workloads/report/html.js";
 import { UsageError } from "./errors.js";
 import { progressBars } from "./progress.js";
 import { ReportFile } from "./report_file.js";
+import { ModelFile, SEED_MAX, type TrainerFlags } from "./training.js";
 import {
   addWorkloadOptions,
   parseCount,
@@ -34,24 +35,10 @@ import {
 const PARTITIONS_MAX = 65_536;
 const ROUNDS_MAX = 1_000_000;
 const ROUNDS_DEFAULT = 1_000;
-const SEED_MAX = 2 ** 31 - 1;
 /** A partition is one object that kernels want in one piece, of at most this many bytes. */
 const PARTITION_BYTES_MAX = 192 << 20;
 
-interface SharedFlags {
-  input: string[];
-  model: string;
-  label?: string;
-  workers?: number;
-  endpoint?: string;
-  dram?: string;
-  nvme?: string[];
-  hugePages?: string;
-  json?: true;
-  report?: string;
-}
-
-interface TrainFlags extends SharedFlags {
+interface TrainFlags extends TrainerFlags {
   test?: string[];
   loss: Loss;
   penalty: "l2" | "l1";
@@ -67,7 +54,7 @@ interface TrainFlags extends SharedFlags {
   unitRows: boolean;
 }
 
-interface PredictFlags extends SharedFlags {
+interface PredictFlags extends TrainerFlags {
   output?: string;
 }
 
@@ -164,6 +151,7 @@ async function runTrain(flags: TrainFlags, signal: AbortSignal): Promise<TrainOu
   }
   const workers = flags.workers ?? availableParallelism();
   const report = flags.report === undefined ? null : new ReportFile(flags.report);
+  const file = new ModelFile(flags.model);
   const bars = progressBars(flags.json ?? false);
   const startMs = performance.now();
   let session: WorkloadSession | null = null;
@@ -230,10 +218,8 @@ async function runTrain(flags: TrainFlags, signal: AbortSignal): Promise<TrainOu
     const startUpSeconds = (performance.now() - startMs) / 1000;
     const trained = await trainCocoa(dataset, test, options, surroundings);
     const document = cocoaDocument(trained, dataset, options);
-    writeFileSync(
-      flags.model,
-      `${JSON.stringify(modelOf(dataset, trained, document, options, positive?.name ?? null))}\n`,
-    );
+    const written = modelOf(dataset, trained, document, options, positive?.name ?? null);
+    file.write([`${JSON.stringify(written)}\n`]);
     const receipt: Receipt | null = await session.close();
     report?.write(
       renderReport(cocoaReport(trained, document, { input: flags.input.join(" "), startUpSeconds, receipt })),
@@ -241,6 +227,7 @@ async function runTrain(flags: TrainFlags, signal: AbortSignal): Promise<TrainOu
     return { document, startUpSeconds };
   } catch (thrown) {
     report?.discard();
+    file.discard();
     await session?.close().catch(() => undefined);
     throw thrown;
   } finally {
@@ -274,7 +261,7 @@ async function runPredict(flags: PredictFlags, signal: AbortSignal): Promise<voi
   }
 }
 
-function open(flags: SharedFlags, workers: number): Promise<WorkloadSession> {
+function open(flags: TrainerFlags, workers: number): Promise<WorkloadSession> {
   return WorkloadSession.open({
     name: "cocoa",
     endpoint: flags.endpoint ?? null,

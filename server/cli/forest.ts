@@ -1,7 +1,7 @@
 /** `millrace forest`: random forests, on function workers. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, createWriteStream, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import { createWriteStream, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { MillraceError } from "../../client/index.js";
@@ -19,7 +19,7 @@ import {
   ROWS_MAX,
   TREES_MAX,
 } from "../../workloads/ml/forest/plan.js";
-import { trainingShape, writePredictions } from "../../workloads/ml/forest/predict.js";
+import { writePredictions } from "../../workloads/ml/forest/predict.js";
 import { forestReport } from "../../workloads/ml/forest/report.js";
 import {
   describeForest,
@@ -28,11 +28,13 @@ import {
   forestDocument,
 } from "../../workloads/ml/forest/result.js";
 import { loadDataset } from "../../workloads/ml/input/load.js";
+import { trainingShape } from "../../workloads/ml/predictions.js";
 import { renderReport } from "../../workloads/report/html.js";
 import { UsageError } from "./errors.js";
 import { progressBars } from "./progress.js";
 import { ReportFile } from "./report_file.js";
 import type { HugePages, NvmeDirectory } from "./serve_config.js";
+import { ModelFile, SEED_MAX, type TrainerFlags } from "./training.js";
 import { parseSize } from "./values.js";
 import {
   addWorkloadOptions,
@@ -45,22 +47,8 @@ import {
 const TREES_DEFAULT = 32;
 const BINS_DEFAULT = 64;
 const MEMORY_DEFAULT = "256MiB";
-const SEED_MAX = 2 ** 31 - 1;
 
-interface SharedFlags {
-  input: string[];
-  model: string;
-  label?: string;
-  workers?: number;
-  endpoint?: string;
-  dram?: string;
-  nvme?: string[];
-  hugePages?: string;
-  json?: true;
-  report?: string;
-}
-
-interface TrainFlags extends SharedFlags {
+interface TrainFlags extends TrainerFlags {
   test?: string[];
   task?: "classify" | "regress";
   trees: number;
@@ -75,7 +63,7 @@ interface TrainFlags extends SharedFlags {
   memory: string;
 }
 
-interface PredictFlags extends SharedFlags {
+interface PredictFlags extends TrainerFlags {
   output?: string;
 }
 
@@ -284,50 +272,13 @@ export async function runForest(options: RunForestOptions): Promise<TrainOutcome
     const startUpSeconds = (performance.now() - startMs) / 1000;
     options.onStart?.(executor);
     const run = await trainForest(training, test, name, forest, surroundings);
-    file?.write(run.model);
+    file?.write(modelText(run.model));
     const document = forestDocument(run, training, forest, workers);
     return { run, document, startUpSeconds, receipt: await session.close() };
   } catch (thrown) {
     file?.discard();
     await session?.close().catch(() => undefined);
     throw thrown;
-  }
-}
-
-/** A model's file, opened before the work so that a path that cannot be written is known at once. */
-class ModelFile {
-  readonly #path: string;
-  readonly #partPath: string;
-  readonly #fd: number;
-  #isOpen = true;
-
-  constructor(path: string) {
-    this.#path = path;
-    this.#partPath = `${path}.part-${process.pid}`;
-    try {
-      this.#fd = openSync(this.#partPath, "wx");
-    } catch (error) {
-      throw new UsageError(`--model ${path}: ${(error as Error).message}`);
-    }
-  }
-
-  write(model: ForestModel): void {
-    for (const piece of modelText(model)) {
-      const bytes = Buffer.from(piece);
-      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
-    }
-    this.#close();
-    renameSync(this.#partPath, this.#path);
-  }
-
-  discard(): void {
-    this.#close();
-    rmSync(this.#partPath, { force: true });
-  }
-
-  #close(): void {
-    if (this.#isOpen) closeSync(this.#fd);
-    this.#isOpen = false;
   }
 }
 

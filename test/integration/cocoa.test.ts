@@ -1,37 +1,25 @@
 /** CoCoA on real function workers against a real node, held to solutions found by other means. */
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Client, connect, type Namespace } from "../../client/index.js";
-import { createExecutor, type Executor } from "../../functions/index.js";
+import type { Namespace } from "../../client/index.js";
+import type { Executor } from "../../functions/index.js";
 import { type CocoaOptions, type CocoaProgress, trainCocoa } from "../../workloads/ml/cocoa/driver.js";
-import { type Daemon, startDaemon } from "../support/daemon.js";
 import { randomOf } from "../support/random.js";
 import { putRows, type Rows } from "../support/training_blocks.js";
+import { startTrainingNode, type TrainingNode } from "../support/training_node.js";
 
-let daemon: Daemon;
-let client: Client;
+let node: TrainingNode;
 let namespace: Namespace;
-const executors = new Map<number, Executor>();
 
 beforeAll(async () => {
-  daemon = await startDaemon();
-  client = await connect(daemon.grpcAddress);
-  namespace = await client.createNamespace("cocoa-test", {});
+  node = await startTrainingNode("cocoa-test");
+  namespace = node.namespace;
 });
 
-afterAll(async () => {
-  await Promise.all([...executors.values()].map((executor) => executor.close()));
-  await client.close();
-  await daemon.stop();
-});
+afterAll(() => node.close());
 
 function executorOf(workers: number): Executor {
-  let executor = executors.get(workers);
-  if (executor === undefined) {
-    executor = createExecutor({ workers, endpoint: daemon.grpcAddress, namespace: namespace.name });
-    executors.set(workers, executor);
-  }
-  return executor;
+  return node.executorOf(workers);
 }
 
 const CLASSES = { kind: "classes", classes: ["no", "yes"] } as const;

@@ -2,40 +2,29 @@
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Client, connect, type Namespace } from "../../client/index.js";
+import { connect, type Namespace } from "../../client/index.js";
 import { createExecutor, type Executor } from "../../functions/index.js";
 import type { Dataset, Label } from "../../workloads/ml/dataset.js";
 import { type ForestRun, predictForest, trainForest } from "../../workloads/ml/forest/driver.js";
 import { modelText, parseModel } from "../../workloads/ml/forest/model.js";
 import type { ForestOptions } from "../../workloads/ml/forest/plan.js";
-import { type Daemon, startDaemon } from "../support/daemon.js";
+import { startDaemon } from "../support/daemon.js";
 import { printedSeed, randomOf } from "../support/random.js";
 import { putRows, type Rows } from "../support/training_blocks.js";
+import { startTrainingNode, type TrainingNode } from "../support/training_node.js";
 
-let daemon: Daemon;
-let client: Client;
+let node: TrainingNode;
 let namespace: Namespace;
-const executors = new Map<number, Executor>();
 
 beforeAll(async () => {
-  daemon = await startDaemon();
-  client = await connect(daemon.grpcAddress);
-  namespace = await client.createNamespace("forest-test", {});
+  node = await startTrainingNode("forest-test");
+  namespace = node.namespace;
 });
 
-afterAll(async () => {
-  await Promise.all([...executors.values()].map((executor) => executor.close()));
-  await client.close();
-  await daemon.stop();
-});
+afterAll(() => node.close());
 
 function executorOf(workers: number): Executor {
-  let executor = executors.get(workers);
-  if (executor === undefined) {
-    executor = createExecutor({ workers, endpoint: daemon.grpcAddress, namespace: namespace.name });
-    executors.set(workers, executor);
-  }
-  return executor;
+  return node.executorOf(workers);
 }
 
 const NUMBER: Label = { kind: "number" };
@@ -219,7 +208,7 @@ describe("a forest is the same, bit for bit", () => {
     for (const stage of ["bin", "levels", "finish"]) {
       const executor = createExecutor({
         workers: 2,
-        endpoint: daemon.grpcAddress,
+        endpoint: node.endpoint,
         namespace: namespace.name,
         retries: 5,
       });

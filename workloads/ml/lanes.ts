@@ -1,6 +1,7 @@
 /** Calls as rows of a report's timeline. */
+
+import type { CallReport } from "../calling/call_report.js";
 import type { ReportCall, ReportLane } from "../report/model.js";
-import type { CallReport } from "./call_report.js";
 
 /** A row a function worker, by their names. */
 export function timelineLanes(

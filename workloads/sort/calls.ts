@@ -4,8 +4,8 @@ import { MillraceError } from "../../client/errors.js";
 import type { ByteSpan, Namespace } from "../../client/index.js";
 import { kernels } from "../../client/kernels.js";
 import type { CallContext } from "../../functions/index.js";
-import { nowMs, type Span, Stopwatch } from "../report/activity.js";
-import type { Exchange, MapOutput, PartitionExtents } from "../stores/exchange.js";
+import { type CallReport, CallWatch } from "../calling/call_report.js";
+import { attemptOf, type Exchange, type MapOutput, type PartitionExtents } from "../stores/exchange.js";
 import { openExchange } from "../stores/open.js";
 import { takeRecordBuffer } from "./buffers.js";
 import { fillSplit, fillStretches } from "./input.js";
@@ -20,15 +20,6 @@ import {
   toStretchSummary,
   totalOf,
 } from "./records.js";
-
-/** What every call of the sort tells beside its result. */
-export interface CallReport {
-  functionWorker: string;
-  attempt: number;
-  startMs: number;
-  endMs: number;
-  spans: Span[];
-}
 
 export interface SampleArgument {
   /** Key of the `SamplePlan`. */
@@ -90,15 +81,15 @@ export async function warmFunctionWorker(argument: WarmArgument, context: CallCo
 
 /** Keys of the records at the stretches of this call. */
 export async function sampleInput(argument: SampleArgument, context: CallContext): Promise<SampleResult> {
-  const call = new Call(context);
-  const plan = await call.watch.time("exchange", async () =>
+  const call = new CallWatch(context);
+  const plan = await call.time("exchange", async () =>
     readPlan<SamplePlan>(await context.namespace(), argument.plan),
   );
   const mine = plan.stretches.filter((_, i) => i % plan.calls === argument.call);
   const records = mine.reduce((sum, [, count]) => sum + count, 0);
   const buffer = takeRecordBuffer(records * RECORD_BYTES);
-  await call.watch.time("input", () => fillStretches(plan.input, mine, buffer, kernels().generateRecords));
-  const keys = await call.watch.time("compute", () =>
+  await call.time("input", () => fillStretches(plan.input, mine, buffer, kernels().generateRecords));
+  const keys = await call.time("compute", () =>
     kernels().sampleKeys(RECORD_BYTES, KEY_BYTES, buffer, records, 0),
   );
   return { ...call.report(), keys };
@@ -109,9 +100,9 @@ export async function sampleInput(argument: SampleArgument, context: CallContext
  * Room for an output is asked for while its input is read, and an output is committed while the next is made.
  */
 export async function mapSplits(argument: MapArgument, context: CallContext): Promise<MapResult> {
-  const call = new Call(context);
-  const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
-  const attempt = argument.round * ATTEMPTS_PER_ROUND + context.attempt;
+  const call = new CallWatch(context);
+  const { plan, exchange } = await call.time("exchange", () => openRun(argument.plan, context));
+  const attempt = attemptOf(argument.round, context.attempt);
   const summaries: StretchSummary[] = [];
   let committed = Promise.resolve();
   try {
@@ -126,16 +117,16 @@ export async function mapSplits(argument: MapArgument, context: CallContext): Pr
       const output = new PendingOutput(opening);
       try {
         const records = takeRecordBuffer(sizeBytes);
-        await call.watch.time("input", () => fillSplit(split, records, kernels().generateRecords));
-        const summary = await call.watch.time("compute", () =>
+        await call.time("input", () => fillSplit(split, records, kernels().generateRecords));
+        const summary = await call.time("compute", () =>
           kernels().checkRecords(RECORD_BYTES, KEY_BYTES, records, { ordered: false }),
         );
-        const { buffer } = await call.watch.time("exchange", () => opening);
-        const { offsets, checksums } = await call.watch.time("compute", () =>
+        const { buffer } = await call.time("exchange", () => opening);
+        const { offsets, checksums } = await call.time("compute", () =>
           kernels().partitionRecords(RECORD_BYTES, KEY_BYTES, records, splittersOf(plan), buffer),
         );
         summaries.push(toStretchSummary(summary));
-        await call.watch.time("exchange", () => committed);
+        await call.time("exchange", () => committed);
         committed = output.commit(offsets, checksums);
         committed.catch(() => undefined);
       } catch (error) {
@@ -146,7 +137,7 @@ export async function mapSplits(argument: MapArgument, context: CallContext): Pr
     }
   } finally {
     // No commit may come after the end of its call.
-    await call.watch.time("exchange", () => committed.catch(() => undefined));
+    await call.time("exchange", () => committed.catch(() => undefined));
   }
   await committed;
   return { ...call.report(), ...totalOf(summaries) };
@@ -175,25 +166,22 @@ class PendingOutput {
   }
 }
 
-/** Attempts of different rounds must differ, and the executor counts from 0 in each. */
-const ATTEMPTS_PER_ROUND = 1000;
-
 /** Sorts some neighbouring partitions and writes them out, if anywhere. */
 export async function reducePartitions(
   argument: ReduceArgument,
   context: CallContext,
 ): Promise<ReduceResult> {
-  const call = new Call(context);
-  const { plan, exchange } = await call.watch.time("exchange", () => openRun(argument.plan, context));
+  const call = new CallWatch(context);
+  const { plan, exchange } = await call.time("exchange", () => openRun(argument.plan, context));
   const end = argument.first + argument.count;
   const sizesBytes: number[] = [];
   let nvmeBytes = 0;
   let summary = EMPTY_SUMMARY;
-  for await (const { partition, found } of readAhead(exchange, argument.first, end, call.watch)) {
+  for await (const { partition, found } of readAhead(exchange, argument.first, end, call)) {
     context.signal.throwIfAborted();
     const { sizeBytes } = found;
     const sorted = takeRecordBuffer(sizeBytes);
-    const checked = await call.watch.time("compute", async () => {
+    const checked = await call.time("compute", async () => {
       await sortExtents(exchange, found, sorted);
       return kernels().checkRecords(RECORD_BYTES, KEY_BYTES, sorted, { ordered: true });
     });
@@ -202,7 +190,7 @@ export async function reducePartitions(
     nvmeBytes += found.nvmeBytes ?? 0;
     const { output } = plan;
     if (output !== null) {
-      await call.watch.time("output", () =>
+      await call.time("output", () =>
         writePart(output, partition, `${context.attempt}.${context.workerId}`, sorted),
       );
     }
@@ -219,7 +207,7 @@ async function* readAhead(
   exchange: Exchange,
   first: number,
   end: number,
-  watch: Stopwatch,
+  watch: CallWatch,
 ): AsyncGenerator<{ partition: number; found: PartitionExtents }, void, undefined> {
   const underWay: Promise<PartitionExtents>[] = [];
   let next = first;
@@ -252,26 +240,6 @@ async function sortExtents(exchange: Exchange, found: PartitionExtents, sorted: 
   } finally {
     // A span would hold its segment until it is collected.
     for (const extent of extents) if ("release" in extent) extent.release();
-  }
-}
-
-class Call {
-  readonly watch = new Stopwatch();
-  readonly #startMs = nowMs();
-  readonly #context: CallContext;
-
-  constructor(context: CallContext) {
-    this.#context = context;
-  }
-
-  report(): CallReport {
-    return {
-      functionWorker: this.#context.workerId,
-      attempt: this.#context.attempt,
-      startMs: this.#startMs,
-      endMs: nowMs(),
-      spans: this.watch.spans,
-    };
   }
 }
 

@@ -8,11 +8,13 @@ import { MillraceError } from "../../client/errors.js";
 import type { Namespace } from "../../client/index.js";
 import { kernels } from "../../client/kernels.js";
 import { type CallFuture, type Executor, type FunctionRef, functionRef } from "../../functions/index.js";
+import { callAll } from "../calling/call_all.js";
+import type { CallReport } from "../calling/call_report.js";
+import { moduleBeside } from "../calling/module.js";
 import { nowMs, secondsByActivity } from "../report/activity.js";
 import type { ExchangePlan } from "../stores/exchange.js";
 import { type StoreChoice, setUpExchange } from "../stores/open.js";
 import type {
-  CallReport,
   MapArgument,
   MapResult,
   mapSplits,
@@ -118,16 +120,11 @@ const IDLE_POLL_MS = 10;
 /** How often a lost map output is made again before the sort gives up. */
 const ROUNDS_MAX = 5;
 
-const SAMPLE = functionRef<typeof sampleInput>(callsModule(), "sampleInput");
-const MAP = functionRef<typeof mapSplits>(callsModule(), "mapSplits");
-const REDUCE = functionRef<typeof reducePartitions>(callsModule(), "reducePartitions");
-const WARM = functionRef<typeof warmFunctionWorker>(callsModule(), "warmFunctionWorker");
-
-/** The module of the calls, beside this one: `calls.ts` from sources, `calls.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "calls");
+const SAMPLE = functionRef<typeof sampleInput>(CALLS, "sampleInput");
+const MAP = functionRef<typeof mapSplits>(CALLS, "mapSplits");
+const REDUCE = functionRef<typeof reducePartitions>(CALLS, "reducePartitions");
+const WARM = functionRef<typeof warmFunctionWorker>(CALLS, "warmFunctionWorker");
 
 /** A rehearsal costs some 50 ms, which small inputs should not wait for. */
 const REHEARSAL_RECORDS_PER_FUNCTION_WORKER = 10_000;
@@ -343,52 +340,19 @@ class Sort {
     }
   }
 
-  /**
-   * Calls a function for each argument and waits for all. The first failure ends the others and is thrown as the
-   * function threw it. Only where map outputs are lost do the others go on: what they achieve counts, and none of
-   * them may report an output as lost when it has been made again meanwhile.
-   */
-  async #call<A, R>(
+  #call<A, R>(
     stage: Stage,
     reference: FunctionRef<A, R>,
     callArguments: readonly A[],
     onResult: (argument: A, result: R) => void = () => undefined,
   ): Promise<R[]> {
     const { executor, onProgress, signal } = this.#surroundings;
-    const futures = executor.map(reference, callArguments, {
-      onProgress: ({ fraction }) => onProgress?.({ stage, fraction }),
+    return callAll(executor, reference, callArguments, {
+      signal,
+      onProgress: (fraction) => onProgress?.({ stage, fraction }),
+      onResult: (i, result) => onResult(callArguments[i] as A, result),
+      onEnd: (future) => this.#noteAttempts(stage, future),
     });
-    const cancelAll = (): void => {
-      for (const future of futures) future.cancel();
-    };
-    signal?.addEventListener("abort", cancelAll, { once: true });
-    try {
-      const lost = new Set<number>();
-      const results = await Promise.all(
-        futures.map(async (future, i) => {
-          try {
-            const result = await future.result();
-            onResult(callArguments[i] as A, result);
-            return result;
-          } catch (thrown) {
-            const error = causeOf(thrown);
-            if (error.code !== "MAP_OUTPUT_LOST" || error.maps.length === 0) throw error;
-            for (const map of error.maps) lost.add(map);
-            return null;
-          }
-        }),
-      );
-      if (lost.size === 0) return results as R[];
-      const maps = [...lost].sort((a, b) => a - b);
-      throw new MillraceError("MAP_OUTPUT_LOST", `the outputs of map ${maps.join(", ")} are lost`, { maps });
-    } catch (thrown) {
-      cancelAll();
-      signal?.throwIfAborted();
-      throw thrown;
-    } finally {
-      signal?.removeEventListener("abort", cancelAll);
-      for (const future of futures) this.#noteAttempts(stage, future);
-    }
   }
 
   #noteAttempts(stage: Stage, future: CallFuture<unknown>): void {
@@ -479,11 +443,4 @@ class Sort {
       duplicates: sorted.duplicates,
     };
   }
-}
-
-/** What the function threw, without the executor's words around it. */
-function causeOf(thrown: unknown): MillraceError {
-  const error = MillraceError.from(thrown);
-  if (error.code !== "CALL_FAILED" || !(error.cause instanceof Error)) return error;
-  return MillraceError.from(error.cause, "CALL_FAILED");
 }

@@ -9,8 +9,9 @@ import type { DuckDb, DuckDbInput, DuckDbRows } from "../../client/duckdb.js";
 import { MillraceError } from "../../client/errors.js";
 import type { ByteSpan, Namespace } from "../../client/index.js";
 import type { CallContext } from "../../functions/index.js";
-import { type Activity, nowMs, type Span, Stopwatch } from "../report/activity.js";
-import type { Exchange, ExchangePlan, PartitionExtents } from "../stores/exchange.js";
+import { type CallReport, CallWatch } from "../calling/call_report.js";
+import type { Activity } from "../report/activity.js";
+import { attemptOf, type Exchange, type ExchangePlan, type PartitionExtents } from "../stores/exchange.js";
 import { openExchange, type StoreChoice } from "../stores/open.js";
 import { openEngine, queryTexts, quoteText, runStatement } from "./duckdb.js";
 import { unfinishedPath } from "./output/parquet.js";
@@ -68,15 +69,6 @@ export interface TaskArgument {
   generations: number[];
 }
 
-/** What every call tells beside its result. */
-export interface CallReport {
-  functionWorker: string;
-  attempt: number;
-  startMs: number;
-  endMs: number;
-  spans: Span[];
-}
-
 /** What was read from exchanges. */
 export interface ReadReport {
   /** Of each input. */
@@ -126,9 +118,6 @@ export interface PartDone extends CallReport, ReadReport {
 
 export type PartResult = PartDone | CallLost;
 
-/** Attempts of different rounds must differ, and the executor counts from 0 in each. */
-const ATTEMPTS_PER_ROUND = 1000;
-
 /** Gets a function worker ready: connection, DuckDB, and code that has run once. */
 export async function warmFunctionWorker(engine: EnginePlan, context: CallContext): Promise<void> {
   await context.namespace();
@@ -145,7 +134,7 @@ export async function runTask(argument: TaskArgument, context: CallContext): Pro
   const call = new Call(context);
   const namespace = await context.namespace();
   const opened = openRun(argument.run, context);
-  const plan = await call.watch.time("exchange", () => opened.plan(argument.plan, namespace));
+  const plan = await call.time("exchange", () => opened.plan(argument.plan, namespace));
   const engine = engineOf(plan.engine, context);
   const scans = [...argument.scans];
   const tables = plan.tables.map(({ name, sql }) => ({ name, sql: sql ?? (scans.shift() as string) }));
@@ -165,28 +154,24 @@ export async function runTask(argument: TaskArgument, context: CallContext): Pro
   const { rows } = executed;
   try {
     const exchange = await opened.output(plan.store, plan.output, namespace);
-    const attempt = argument.round * ATTEMPTS_PER_ROUND + context.attempt;
-    const output = await call.watch.time("exchange", () =>
-      exchange.openOutput(argument.task, attempt, rows.bytes),
-    );
+    const attempt = attemptOf(argument.round, context.attempt);
+    const output = await call.time("exchange", () => exchange.openOutput(argument.task, attempt, rows.bytes));
     let sample: string[] = [];
     let offsets = new Float64Array(plan.output.partitions + 1);
     try {
       let checksums = new Uint32Array(plan.output.partitions);
       if (rows.bytes > 0) {
-        ({ offsets, checksums } = (await call.watch.time("compute", () => rows.write(output.buffer))) as {
+        ({ offsets, checksums } = (await call.time("compute", () => rows.write(output.buffer))) as {
           offsets: Float64Array<ArrayBuffer>;
           checksums: Uint32Array<ArrayBuffer>;
         });
         if (plan.sample !== null) {
           const wanted = plan.sample;
-          sample = await call.watch.time("compute", () =>
-            sampleKeys(engine, rows.types, output.buffer, wanted),
-          );
+          sample = await call.time("compute", () => sampleKeys(engine, rows.types, output.buffer, wanted));
         }
       }
       context.signal.throwIfAborted();
-      await call.watch.time("exchange", () => output.commit(offsets, checksums));
+      await call.time("exchange", () => output.commit(offsets, checksums));
     } catch (error) {
       await output.abort().catch(() => undefined);
       throw error;
@@ -253,28 +238,17 @@ interface Inputs {
 
 type Lost = { input: number; maps: number[] }[];
 
-class Call {
-  readonly watch = new Stopwatch();
-  readonly #startMs = nowMs();
-  readonly #context: CallContext;
+class Call extends CallWatch {
+  readonly #signal: AbortSignal;
 
   constructor(context: CallContext) {
-    this.#context = context;
-  }
-
-  report(): CallReport {
-    return {
-      functionWorker: this.#context.workerId,
-      attempt: this.#context.attempt,
-      startMs: this.#startMs,
-      endMs: nowMs(),
-      spans: this.watch.spans,
-    };
+    super(context);
+    this.#signal = context.signal;
   }
 
   /** Reads what there is of all inputs, so that what is lost is known of all of them when the call ends. */
   async read(wanted: readonly Wanted[]): Promise<Inputs | { lost: Lost }> {
-    const settled = await this.watch.time("exchange", () => Promise.allSettled(wanted.map(readInput)));
+    const settled = await this.time("exchange", () => Promise.allSettled(wanted.map(readInput)));
     const lost: Lost = [];
     let failed: PromiseRejectedResult | null = null;
     for (const [input, result] of settled.entries()) {
@@ -315,13 +289,13 @@ class Call {
     { inputs, origins }: Inputs,
     partitions: number,
   ): Promise<{ rows: DuckDbRows } | { rows: null; lost: Lost }> {
-    const { signal } = this.#context;
+    const signal = this.#signal;
     const cancel = (): void => engine.cancel();
     signal.throwIfAborted();
     signal.addEventListener("abort", cancel, { once: true });
     try {
       if (threads.wanted !== threads.usual) await runStatement(engine, `SET threads = ${threads.wanted}`);
-      return { rows: await this.watch.time(activity, () => engine.execute(sql, inputs, partitions)) };
+      return { rows: await this.time(activity, () => engine.execute(sql, inputs, partitions)) };
     } catch (thrown) {
       signal.throwIfAborted();
       const damaged = (thrown as { extents?: unknown }).extents;

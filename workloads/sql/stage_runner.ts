@@ -14,6 +14,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MillraceError } from "../../client/errors.js";
 import type { Namespace } from "../../client/index.js";
 import { type CallFuture, type Executor, type FunctionRef, functionRef } from "../../functions/index.js";
+import { causeOf } from "../calling/call_all.js";
+import { moduleBeside } from "../calling/module.js";
 import { nowMs } from "../report/activity.js";
 import type { ExchangePlan, ExchangeSetup } from "../stores/exchange.js";
 import { type StoreChoice, setUpExchange } from "../stores/open.js";
@@ -75,14 +77,10 @@ const SAMPLE_KEYS_PER_TASK_MAX = 2_000;
 const IDLE_WAIT_MS = 5_000;
 const IDLE_POLL_MS = 10;
 
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./calls${extension}`, import.meta.url).href;
-}
-
-export const WARM = functionRef<typeof warmFunctionWorker>(callsModule(), "warmFunctionWorker");
-const TASK = functionRef<typeof runTask>(callsModule(), "runTask");
-const PART = functionRef<typeof writePart>(callsModule(), "writePart");
+const CALLS = moduleBeside(import.meta.url, "calls");
+export const WARM = functionRef<typeof warmFunctionWorker>(CALLS, "warmFunctionWorker");
+const TASK = functionRef<typeof runTask>(CALLS, "runTask");
+const PART = functionRef<typeof writePart>(CALLS, "writePart");
 
 /** An exchange and the tasks that fill it. */
 interface Work {
@@ -589,11 +587,4 @@ function lostError(
     "MAP_OUTPUT_LOST",
     `stage ${record.id} cannot go on: the outputs of tasks ${what.join(" and ")} are lost again and again`,
   );
-}
-
-/** What the function threw, without the executor's words around it. */
-export function causeOf(thrown: unknown): MillraceError {
-  const error = MillraceError.from(thrown);
-  if (error.code !== "CALL_FAILED" || !(error.cause instanceof Error)) return error;
-  return MillraceError.from(error.cause, "CALL_FAILED");
 }

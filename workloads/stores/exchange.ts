@@ -58,6 +58,14 @@ export interface Exchange {
   close(): Promise<void>;
 }
 
+/** Attempts of different rounds must differ, and the executor counts from 0 in each. */
+const ATTEMPTS_PER_ROUND = 1000;
+
+/** The attempt to open an output with: `round` is how often the driver has asked for it before. */
+export function attemptOf(round: number, attempt: number): number {
+  return round * ATTEMPTS_PER_ROUND + attempt;
+}
+
 /** What all function workers of a run must agree on. */
 export interface ExchangePlan {
   /** Unique to the run; 1 to 63 of a-z 0-9 - . */

@@ -3,7 +3,7 @@ import { MillraceError } from "../../../client/errors.js";
 import type { Namespace } from "../../../client/index.js";
 import { type DealOptions, learning } from "../../../client/learning.js";
 import type { CallContext } from "../../../functions/index.js";
-import { type CallReport, CallWatch } from "../call_report.js";
+import { type CallReport, CallWatch } from "../../calling/call_report.js";
 import { type CocoaPlan, keys, orderSeed, type PartitionRange } from "./plan.js";
 
 const DOUBLE_BYTES = 8;

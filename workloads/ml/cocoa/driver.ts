@@ -6,9 +6,11 @@ import { MillraceError } from "../../../client/errors.js";
 import type { ByteSpan, Namespace } from "../../../client/index.js";
 import { kernels } from "../../../client/kernels.js";
 import { learning } from "../../../client/learning.js";
-import { type CallFuture, type Executor, type FunctionRef, functionRef } from "../../../functions/index.js";
+import { type Executor, type FunctionRef, functionRef } from "../../../functions/index.js";
+import { callAll } from "../../calling/call_all.js";
+import type { CallReport } from "../../calling/call_report.js";
+import { moduleBeside } from "../../calling/module.js";
 import { nowMs } from "../../report/activity.js";
-import type { CallReport } from "../call_report.js";
 import type { Dataset } from "../dataset.js";
 import type {
   DealArgument,
@@ -115,16 +117,11 @@ export interface CocoaTest {
   rmse: number | null;
 }
 
-const WARM = functionRef<typeof warmCocoa>(callsModule(), "warmCocoa");
-const DEAL = functionRef<typeof dealPartitions>(callsModule(), "dealPartitions");
-const ROUND = functionRef<typeof improvePartitions>(callsModule(), "improvePartitions");
-const METRICS = functionRef<typeof measureRows>(callsModule(), "measureRows");
-
-/** The module of the calls, beside this one: `calls.ts` from sources, `calls.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "calls");
+const WARM = functionRef<typeof warmCocoa>(CALLS, "warmCocoa");
+const DEAL = functionRef<typeof dealPartitions>(CALLS, "dealPartitions");
+const ROUND = functionRef<typeof improvePartitions>(CALLS, "improvePartitions");
+const METRICS = functionRef<typeof measureRows>(CALLS, "measureRows");
 
 const DOUBLE_BYTES = 8;
 
@@ -389,7 +386,6 @@ class Training {
     return result;
   }
 
-  /** Calls a function for each argument and waits for all. The first failure ends the others. */
   async #call<A, R extends CallReport>(
     stage: CocoaStage,
     reference: FunctionRef<A, R>,
@@ -397,33 +393,21 @@ class Training {
     label: (argument: A) => string,
   ): Promise<R[]> {
     const { executor, onProgress, signal } = this.#surroundings;
-    const futures = executor.map(reference, callArguments as A[], {
-      onProgress: ({ fraction }) => stage !== "rounds" && onProgress?.({ stage, fraction }),
-    }) as CallFuture<R>[];
-    const cancelAll = (): void => {
-      for (const future of futures) future.cancel();
-    };
-    signal?.addEventListener("abort", cancelAll, { once: true });
-    try {
-      const results = await executor.getResult(futures);
-      results.forEach((result, i) => {
-        const { functionWorker, attempt, startMs, endMs, spans } = result;
-        const call = { functionWorker, attempt, startMs, endMs, spans, stage };
-        this.#calls.push({ ...call, label: label(callArguments[i] as A) });
-      });
-      return results;
-    } catch (thrown) {
-      cancelAll();
-      signal?.throwIfAborted();
-      throw causeOf(thrown);
-    } finally {
-      signal?.removeEventListener("abort", cancelAll);
-      for (const future of futures) {
-        this.#retries += future.stats.history.filter(
+    const results = await callAll(executor, reference, callArguments, {
+      signal,
+      onProgress: (fraction) => stage !== "rounds" && onProgress?.({ stage, fraction }),
+      onEnd: ({ stats }) => {
+        this.#retries += stats.history.filter(
           ({ outcome }) => outcome !== "done" && outcome !== "cancelled",
         ).length;
-      }
-    }
+      },
+    });
+    results.forEach((result, i) => {
+      const { functionWorker, attempt, startMs, endMs, spans } = result;
+      const call = { functionWorker, attempt, startMs, endMs, spans, stage };
+      this.#calls.push({ ...call, label: label(callArguments[i] as A) });
+    });
+    return results;
   }
 }
 
@@ -448,11 +432,4 @@ function doubles(bytes: Uint8Array): Float64Array {
 function featureNumbers(block: Uint8Array, count: number): Float64Array {
   const labelsAt = 64;
   return doubles(block.subarray(labelsAt, labelsAt + count * DOUBLE_BYTES));
-}
-
-/** What the function threw, without the executor's words around it. */
-function causeOf(thrown: unknown): MillraceError {
-  const error = MillraceError.from(thrown);
-  if (error.code !== "CALL_FAILED" || !(error.cause instanceof Error)) return error;
-  return MillraceError.from(error.cause, "CALL_FAILED");
 }

@@ -4,8 +4,9 @@ import type { Writable } from "node:stream";
 import { MillraceError } from "../../../client/errors.js";
 import type { Namespace } from "../../../client/index.js";
 import { type Executor, functionRef } from "../../../functions/index.js";
-import type { Dataset } from "../dataset.js";
+import { moduleBeside } from "../../calling/module.js";
 import { loadDataset } from "../input/load.js";
+import { trainingShape } from "../predictions.js";
 import type { CocoaModel } from "./model.js";
 import type { ScorePlan, scoreBlock } from "./score.js";
 
@@ -33,10 +34,7 @@ export interface PredictSummary {
   rmse: number | null;
 }
 
-const SCORE = functionRef<typeof scoreBlock>(
-  new URL(`./score${import.meta.url.slice(import.meta.url.lastIndexOf("."))}`, import.meta.url).href,
-  "scoreBlock",
-);
+const SCORE = functionRef<typeof scoreBlock>(moduleBeside(import.meta.url, "score"), "scoreBlock");
 
 /** Lines `row,score,prediction` to `out`, in the order of the rows; null: only the summary. */
 export async function predictCocoa(
@@ -101,20 +99,6 @@ export async function predictCocoa(
 async function write(out: Writable | null, data: string | Uint8Array): Promise<void> {
   if (out !== null && !out.write(typeof data === "string" ? data : Buffer.from(data)))
     await once(out, "drain");
-}
-
-/** What data to predict must look like. */
-function trainingShape(model: CocoaModel): Dataset {
-  return {
-    rows: 0,
-    features: model.columns.length,
-    sparse: model.sparse,
-    columns: model.columns,
-    label: model.label,
-    ...(model.labelColumn === undefined ? {} : { labelColumn: model.labelColumn }),
-    blocks: [],
-    bad: { count: 0, first: [] },
-  };
 }
 
 function scorePlan(model: CocoaModel, run: string): ScorePlan {

@@ -3,6 +3,7 @@ import { MillraceError } from "../../../client/errors.js";
 import type { Namespace } from "../../../client/index.js";
 import { learning } from "../../../client/learning.js";
 import type { CallContext } from "../../../functions/index.js";
+import { quoted } from "../predictions.js";
 import { dealInOrder, dealOf } from "./calls.js";
 
 /** As an object of the namespace, `<run>/score`. */
@@ -63,11 +64,6 @@ export async function scoreBlock(argument: ScoreArgument, context: CallContext):
   }
   if (argument.lines !== null) await namespace.put(argument.lines, lines.join(""));
   return result;
-}
-
-/** As RFC 4180 has it. */
-function quoted(text: string): string {
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 async function read(namespace: Namespace, key: string): Promise<Uint8Array> {

@@ -12,9 +12,9 @@ import {
   forestKernels,
 } from "../../../client/learning.js";
 import type { CallContext } from "../../../functions/index.js";
-import type { Exchange, PartitionExtents } from "../../stores/exchange.js";
+import { type CallReport, CallWatch } from "../../calling/call_report.js";
+import { attemptOf, type Exchange, type PartitionExtents } from "../../stores/exchange.js";
 import { openExchange } from "../../stores/open.js";
-import { type CallReport, CallWatch } from "../call_report.js";
 import { type ForestPlan, keys, nativeSettings, type Range } from "./plan.js";
 
 /** Bytes that a call took of what others had left in the store. */
@@ -305,9 +305,6 @@ function release(spans: readonly ByteSpan[]): void {
   for (const span of spans) if ("release" in span) span.release();
 }
 
-/** Attempts of different rounds must differ, and the executor counts from 0 in each. */
-const ATTEMPTS_PER_ROUND = 1000;
-
 /** One call at work: what it reads and writes, on whose account. */
 class ForestCall {
   readonly #context: CallContext;
@@ -389,7 +386,7 @@ class ForestCall {
     fill: (out: ByteSpan) => Promise<{ offsets: Float64Array; checksums: Uint32Array }>,
   ): Promise<void> {
     const { shuffle, map, round } = argument;
-    const attempt = round * ATTEMPTS_PER_ROUND + this.#context.attempt;
+    const attempt = attemptOf(round, this.#context.attempt);
     const exchange = await this.#exchange(shuffle);
     try {
       const output = await this.#watch.time("exchange", () => exchange.openOutput(map, attempt, sizeBytes));

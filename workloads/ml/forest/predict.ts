@@ -1,23 +1,9 @@
 /** Predictions as lines of CSV, in the order of the rows. */
 import { once } from "node:events";
 import type { Writable } from "node:stream";
-import type { Dataset, Label } from "../dataset.js";
+import type { Label } from "../dataset.js";
+import { quoted } from "../predictions.js";
 import type { ForestPrediction } from "./driver.js";
-import type { ForestModel } from "./model.js";
-
-/** Data that is to be predicted is loaded as if it were a part of this. */
-export function trainingShape(model: ForestModel): Dataset {
-  return {
-    rows: 0,
-    features: model.columns.length,
-    sparse: model.sparse,
-    columns: model.columns,
-    label: model.label,
-    ...(model.labelColumn === undefined ? {} : { labelColumn: model.labelColumn }),
-    blocks: [],
-    bad: { count: 0, first: [] },
-  };
-}
 
 /** Writes `row,prediction`. Rows are counted from 0, bad ones left out. */
 export async function writePredictions(
@@ -36,10 +22,6 @@ export async function writePredictions(
     }
     await write(out, lines.join(""));
   }
-}
-
-function quoted(name: string): string {
-  return /[",\r\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 }
 
 async function write(out: Writable, text: string): Promise<void> {

@@ -8,9 +8,11 @@ import type {
   ForestSlotSplit,
   ForestTally,
 } from "../../../client/learning.js";
-import { type CallFuture, type Executor, type FunctionRef, functionRef } from "../../../functions/index.js";
+import { type Executor, type FunctionRef, functionRef } from "../../../functions/index.js";
+import { callAll } from "../../calling/call_all.js";
+import type { CallReport } from "../../calling/call_report.js";
+import { moduleBeside } from "../../calling/module.js";
 import { setUpExchange } from "../../stores/open.js";
-import type { CallReport } from "../call_report.js";
 import type { BlockRef } from "../dataset.js";
 import type {
   BinArgument,
@@ -42,21 +44,16 @@ import type {
 import type { ForestStage, ForestStages } from "./grow.js";
 import { cutsOf, evenRanges, type ForestPlan, keys, type Range } from "./plan.js";
 
-const FACTS = functionRef<typeof findFacts>(callsModule(), "findFacts");
-const SAMPLE = functionRef<typeof sampleBlocks>(callsModule(), "sampleBlocks");
-const BINS = functionRef<typeof chooseBins>(callsModule(), "chooseBins");
-const BIN = functionRef<typeof binBlocks>(callsModule(), "binBlocks");
-const HISTOGRAMS = functionRef<typeof levelHistograms>(callsModule(), "levelHistograms");
-const SPLITS = functionRef<typeof chooseSplits>(callsModule(), "chooseSplits");
-const FINISH = functionRef<typeof finishSlots>(callsModule(), "finishSlots");
-const VOTES = functionRef<typeof countVotes>(callsModule(), "countVotes");
-const WARM = functionRef<typeof warmForest>(callsModule(), "warmForest");
-
-/** The module of the calls, beside this one: `calls.ts` from sources, `calls.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "calls");
+const FACTS = functionRef<typeof findFacts>(CALLS, "findFacts");
+const SAMPLE = functionRef<typeof sampleBlocks>(CALLS, "sampleBlocks");
+const BINS = functionRef<typeof chooseBins>(CALLS, "chooseBins");
+const BIN = functionRef<typeof binBlocks>(CALLS, "binBlocks");
+const HISTOGRAMS = functionRef<typeof levelHistograms>(CALLS, "levelHistograms");
+const SPLITS = functionRef<typeof chooseSplits>(CALLS, "chooseSplits");
+const FINISH = functionRef<typeof finishSlots>(CALLS, "finishSlots");
+const VOTES = functionRef<typeof countVotes>(CALLS, "countVotes");
+const WARM = functionRef<typeof warmForest>(CALLS, "warmForest");
 
 /** How often a lost map output is made again before the training gives up. */
 const ROUNDS_MAX = 5;
@@ -296,11 +293,7 @@ export class FunctionWorkerStages implements ForestStages {
     }
   }
 
-  /**
-   * Calls a function for each argument and waits for all. The first failure ends the others and is thrown as the
-   * function threw it; only where map outputs are lost do the others go on, because what they achieve counts.
-   */
-  async #call<A, R extends ForestReport>(
+  #call<A, R extends ForestReport>(
     stage: ForestStage,
     label: string,
     reference: FunctionRef<A, R>,
@@ -308,46 +301,19 @@ export class FunctionWorkerStages implements ForestStages {
     onResult: (i: number, result: R) => void = () => undefined,
   ): Promise<R[]> {
     const { executor, signal, onProgress } = this.#surroundings;
-    signal?.throwIfAborted();
-    const futures = executor.map(reference, callArguments, {
-      onProgress: ({ fraction }) => onProgress?.(stage, fraction),
-    }) as CallFuture<R>[];
-    const cancelAll = (): void => {
-      for (const future of futures) future.cancel();
-    };
-    signal?.addEventListener("abort", cancelAll, { once: true });
-    try {
-      const lost = new Set<number>();
-      const results = await Promise.all(
-        futures.map(async (future, i) => {
-          try {
-            const result = await future.result();
-            this.#note(stage, label, result);
-            onResult(i, result);
-            return result;
-          } catch (thrown) {
-            const error = causeOf(thrown);
-            if (error.code !== "MAP_OUTPUT_LOST" || error.maps.length === 0) throw error;
-            for (const map of error.maps) lost.add(map);
-            return null;
-          }
-        }),
-      );
-      if (lost.size === 0) return results as R[];
-      const maps = [...lost].sort((a, b) => a - b);
-      throw new MillraceError("MAP_OUTPUT_LOST", `the outputs of map ${maps.join(", ")} are lost`, { maps });
-    } catch (thrown) {
-      cancelAll();
-      signal?.throwIfAborted();
-      throw thrown;
-    } finally {
-      signal?.removeEventListener("abort", cancelAll);
-      for (const future of futures) {
-        for (const { outcome } of future.stats.history) {
+    return callAll(executor, reference, callArguments, {
+      signal,
+      onProgress: (fraction) => onProgress?.(stage, fraction),
+      onResult: (i, result) => {
+        this.#note(stage, label, result);
+        onResult(i, result);
+      },
+      onEnd: ({ stats }) => {
+        for (const { outcome } of stats.history) {
           if (outcome !== "done" && outcome !== "cancelled") this.retries += 1;
         }
-      }
-    }
+      },
+    });
   }
 
   #note(stage: ForestStage, label: string, { taken, ...report }: ForestReport): void {
@@ -357,13 +323,6 @@ export class FunctionWorkerStages implements ForestStages {
     this.takenBytes.set(transport, (this.takenBytes.get(transport) ?? 0) + bytes);
     this.takenNvmeBytes += nvmeBytes;
   }
-}
-
-/** What the function threw, without the executor's words around it. */
-function causeOf(thrown: unknown): MillraceError {
-  const error = MillraceError.from(thrown);
-  if (error.code !== "CALL_FAILED" || !(error.cause instanceof Error)) return error;
-  return MillraceError.from(error.cause, "CALL_FAILED");
 }
 
 export function joinFacts(a: ForestLabelFacts, b: ForestLabelFacts): ForestLabelFacts {

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { MillraceError } from "../../../client/errors.js";
 import { trainingInput } from "../../../client/learning.js";
 import { functionRef } from "../../../functions/index.js";
+import { moduleBeside } from "../../calling/module.js";
 import type { BlockRef, Dataset, FeatureColumn } from "../dataset.js";
 import type { FileName } from "./bytes.js";
 import { type InputFiles, isGzip } from "./files.js";
@@ -13,14 +14,9 @@ import type { LoadOptions, LoadSurroundings } from "./options.js";
 import { blockKey, cutRows, groupByWeight, rowsPerBlock } from "./plan.js";
 import { runCalls } from "./run.js";
 
-const SURVEY = functionRef<typeof surveyIdx>(callsModule(), "surveyIdx");
-const WRITE = functionRef<typeof writeIdxBlocks>(callsModule(), "writeIdxBlocks");
-
-/** The module of the calls, beside this one: `.ts` from sources, `.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./idx_calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "idx_calls");
+const SURVEY = functionRef<typeof surveyIdx>(CALLS, "surveyIdx");
+const WRITE = functionRef<typeof writeIdxBlocks>(CALLS, "writeIdxBlocks");
 
 /** Of the time that loading takes, what the survey does. */
 const SURVEY_SHARE = 0.1;

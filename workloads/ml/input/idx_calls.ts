@@ -4,7 +4,7 @@ import { MillraceError } from "../../../client/errors.js";
 import type { Namespace } from "../../../client/index.js";
 import { type LabelCodes, type LabelSurvey, trainingInput } from "../../../client/learning.js";
 import type { CallContext } from "../../../functions/index.js";
-import { type CallReport, CallWatch } from "../call_report.js";
+import { type CallReport, CallWatch } from "../../calling/call_report.js";
 import { type ByteSource, type FileName, fileError, openBytes } from "./bytes.js";
 import { writeObject } from "./write_block.js";
 

@@ -5,6 +5,7 @@
 import { MillraceError } from "../../../client/errors.js";
 import { type LibsvmOptions, type LibsvmSurvey, trainingInput } from "../../../client/learning.js";
 import { functionRef } from "../../../functions/index.js";
+import { moduleBeside } from "../../calling/module.js";
 import type { BadRow, BlockRef, Dataset, FeatureColumn } from "../dataset.js";
 import { BadRows } from "./bad_rows.js";
 import type { InputFiles } from "./files.js";
@@ -14,14 +15,9 @@ import type { LoadOptions, LoadSurroundings } from "./options.js";
 import { blockKey, cutBytes, textBytesPerPiece } from "./plan.js";
 import { runCalls } from "./run.js";
 
-const SURVEY = functionRef<typeof surveyLibsvm>(callsModule(), "surveyLibsvm");
-const WRITE = functionRef<typeof writeLibsvmBlocks>(callsModule(), "writeLibsvmBlocks");
-
-/** The module of the calls, beside this one: `.ts` from sources, `.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./libsvm_calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "libsvm_calls");
+const SURVEY = functionRef<typeof surveyLibsvm>(CALLS, "surveyLibsvm");
+const WRITE = functionRef<typeof writeLibsvmBlocks>(CALLS, "writeLibsvmBlocks");
 
 /** Of the time that loading takes, what the survey does: both read all of the text. */
 const SURVEY_SHARE = 0.45;

@@ -7,7 +7,7 @@ import {
   trainingInput,
 } from "../../../client/learning.js";
 import type { CallContext } from "../../../functions/index.js";
-import { type CallReport, CallWatch } from "../call_report.js";
+import { type CallReport, CallWatch } from "../../calling/call_report.js";
 import type { FileName } from "./bytes.js";
 import { readPieces } from "./pieces.js";
 import type { ByteRange } from "./plan.js";

@@ -1,7 +1,7 @@
 /** What loading is told, and where it takes place. */
 import type { Namespace } from "../../../client/index.js";
 import type { Executor } from "../../../functions/index.js";
-import type { CallReport } from "../call_report.js";
+import type { CallReport } from "../../calling/call_report.js";
 import type { Dataset } from "../dataset.js";
 
 export interface LoadOptions {

@@ -5,6 +5,7 @@
 import { MillraceError } from "../../../client/errors.js";
 import { trainingInput } from "../../../client/learning.js";
 import { functionRef } from "../../../functions/index.js";
+import { moduleBeside } from "../../calling/module.js";
 import type { BlockRef, Dataset, FeatureColumn, Label } from "../dataset.js";
 import { BadRows } from "./bad_rows.js";
 import type { InputFiles } from "./files.js";
@@ -25,15 +26,10 @@ import type {
 } from "./table_calls.js";
 import type { TablePlan } from "./table_plan.js";
 
-const DESCRIBE = functionRef<typeof describeTable>(callsModule(), "describeTable");
-const SCAN = functionRef<typeof scanTable>(callsModule(), "scanTable");
-const WRITE = functionRef<typeof writeTableBlocks>(callsModule(), "writeTableBlocks");
-
-/** The module of the calls, beside this one: `.ts` from sources, `.js` when built. */
-function callsModule(): string {
-  const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-  return new URL(`./table_calls${extension}`, import.meta.url).href;
-}
+const CALLS = moduleBeside(import.meta.url, "table_calls");
+const DESCRIBE = functionRef<typeof describeTable>(CALLS, "describeTable");
+const SCAN = functionRef<typeof scanTable>(CALLS, "scanTable");
+const WRITE = functionRef<typeof writeTableBlocks>(CALLS, "writeTableBlocks");
 
 /** Of the time that loading takes, how far it is after describing and after reading the files. */
 const DESCRIBED = 0.05;

@@ -1,7 +1,8 @@
-/** What every call of a trainer tells beside its result. */
+/** What every call of a workload tells beside its result. */
 import type { CallContext } from "../../functions/index.js";
 import { type Activity, nowMs, type Span, Stopwatch } from "../report/activity.js";
 
+/** The part of a result that is about the call. Times are Unix milliseconds. */
 export interface CallReport {
   functionWorker: string;
   attempt: number;
