@@ -67,6 +67,8 @@ export const DEFAULT_TASK_SIZES = {
 const TASKS_PER_FUNCTION_WORKER_MAX = 4;
 /** So much larger may tasks be that all read a lot whole. */
 const WHOLE_READS_FACTOR = 4;
+/** What all tasks read whole is about this part of what they share out, or there is one task a function worker. */
+const WHOLE_READS_SHARE = 1 / 8;
 /** A partition is skewed when it is this many times what a task should have. */
 const SKEW_FACTOR = 2;
 
@@ -112,7 +114,12 @@ function taskCount(stage: StageToCut, totalBytes: number, sizes: TaskSizes): num
   // What is read whole is read, and mostly built into a hash table, by every task again.
   const perWorker = Math.min(
     TASKS_PER_FUNCTION_WORKER_MAX,
-    Math.max(1, wholeBytes === 0 ? Number.POSITIVE_INFINITY : Math.floor(totalBytes / wholeBytes / workers)),
+    Math.max(
+      1,
+      wholeBytes === 0
+        ? Number.POSITIVE_INFINITY
+        : Math.floor((WHOLE_READS_SHARE * totalBytes) / wholeBytes / workers),
+    ),
   );
   const wanted = Math.min(Math.ceil(totalBytes / taskBytesMin), workers * perWorker);
   // Where that is much, larger tasks are the lesser evil: TPC-H's query 9 at scale 10 built 23 million rows in each of 5.

@@ -27,8 +27,11 @@ export function readExchange(
 ): Relation {
   const id = planner.nextRead();
   const split = share === "split";
+  // DuckDB filters the other side of a join by a Bloom filter of the keys only where it sees a filter on this side. It
+  // does not see those that the rows have passed already, so it is shown one that holds for all.
+  const passed = !split && of.kept < 1 ? " WHERE c0 IS NOT DISTINCT FROM c0" : "";
   return {
-    sql: `SELECT ${columnNames(of.types.length).join(", ")} FROM ${mark(id)}`,
+    sql: `SELECT ${columnNames(of.types.length).join(", ")} FROM ${mark(id)}${passed}`,
     types: of.types,
     reads: [{ id, source: { kind: "exchange", exchange }, share, bytes: exchange.bytes }],
     spread: share,
@@ -39,6 +42,8 @@ export function readExchange(
     emptyOnEmpty: true,
     cheap: true,
     recurring: false,
+    // Now that the rows are known, their share is known better. Where nothing was left out, nothing is.
+    kept: of.kept === 1 ? 1 : Math.min(1, of.kept * (exchange.rows / Math.max(1, of.rows))),
     rows: exchange.rows,
     bytes: exchange.bytes,
     label: [`stage ${exchange.stage}`],

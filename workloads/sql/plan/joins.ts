@@ -498,6 +498,7 @@ function combined(
     emptyOnEmpty: emptyOnEmpty(kind, left, right),
     cheap: left.cheap && right.cheap,
     recurring: left.recurring || right.recurring,
+    kept: keptOf(kind, left, right),
     rows,
     bytes:
       onlyLeft && kind !== "LEFT" && kind !== "SINGLE"
@@ -541,15 +542,39 @@ function expectedRows(kind: JoinKind, left: Relation, right: Relation): number {
     case "SINGLE":
       return left.rows;
     case "SEMI":
+      return left.rows * Math.min(HALF, right.kept);
     case "ANTI":
-      return left.rows / 2;
+      return left.rows * HALF;
     case "RIGHT":
       return right.rows;
     case "RIGHT_SEMI":
+      return right.rows * Math.min(HALF, left.kept);
     case "RIGHT_ANTI":
-      return right.rows / 2;
+      return right.rows * HALF;
     default:
-      return Math.max(left.rows, right.rows);
+      // As by foreign keys: each row of one side has one partner, if that one is still there.
+      return Math.max(left.rows * right.kept, right.rows * left.kept);
+  }
+}
+
+/** What a semi or anti join leaves, where nothing is known. */
+const HALF = 0.5;
+
+function keptOf(kind: JoinKind, left: Relation, right: Relation): number {
+  switch (kind) {
+    case "INNER":
+    case "SEMI":
+    case "RIGHT_SEMI":
+      return left.kept * right.kept;
+    case "RIGHT":
+    case "RIGHT_ANTI":
+      return right.kept;
+    case "FULL":
+    case "CROSS":
+    case "POSITIONAL":
+      return 1;
+    default:
+      return left.kept;
   }
 }
 

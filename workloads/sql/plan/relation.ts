@@ -56,6 +56,9 @@ export interface Relation {
   cheap: boolean;
   /** It refers to the recursion that it stands in, and so cannot be run apart from it. */
   recurring: boolean;
+  /** Share of the rows that there would be without filters, as far as is expected: what an inner join with this
+   * leaves of its other side. */
+  kept: number;
   /** What is expected. */
   rows: number;
   bytes: number;

@@ -32,8 +32,11 @@ export async function planFilter(
   const kept = asArray(node.projection_map).map(asIndex);
   const above = kept.length === 0 ? needed : new Set(kept);
   const below = above === null ? null : columnsRead(node.expressions, new Set(above));
-  const input = await planner.plan(onlyChild(node), scope, below);
-  const conditions = asArray(node.expressions).map((condition) => expression(condition));
+  const child = onlyChild(node);
+  const input = await planner.plan(child, scope, below);
+  const conditions = asArray(node.expressions).map((condition) =>
+    child.type === "LOGICAL_GET" ? forThisSideOnly(expression(condition)) : expression(condition),
+  );
   const filtered: Relation =
     conditions.length === 0
       ? input
@@ -41,10 +44,20 @@ export async function planFilter(
           ...input,
           sql: `SELECT * ${from(input)} WHERE ${conditions.join(" AND ")}`,
           stable: input.stable && !isVolatile(node.expressions),
+          kept: input.kept * FILTER_SHARE,
           rows: input.rows * FILTER_SHARE,
           bytes: input.bytes * FILTER_SHARE,
         };
   return kept.length === 0 ? filtered : chooseColumns(filtered, kept);
+}
+
+/**
+ * A filter that DuckDB has left above a scan, most often because it took it from the statistics of what the scan is
+ * joined with. Written plainly, the function workers' DuckDB would take it over to that side of the join too, where it
+ * holds for every row: 12 % of the time of a scan of TPC-DS's store_sales.
+ */
+function forThisSideOnly(condition: string): string {
+  return `(${condition}) IS TRUE`;
 }
 
 /** LOGICAL_PROJECTION */

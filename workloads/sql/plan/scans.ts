@@ -107,7 +107,7 @@ export async function planGet(planner: Planner, node: JsonObject, scope: Scope):
     return { sql: `c${place(column)}`, type: sqlType(type) };
   });
   const chosen = asArray(node.projection_ids).map(asIndex);
-  const kept = chosen.length === 0 ? outputs : chosen.map((at) => outputs[at]!);
+  const shown = chosen.length === 0 ? outputs : chosen.map((at) => outputs[at]!);
   const filters: string[] = [];
   for (const entry of asObjects(isObject(node.table_filters) ? node.table_filters.filters : undefined)) {
     const column = names[asIndex(entry.key)];
@@ -117,15 +117,16 @@ export async function planGet(planner: Planner, node: JsonObject, scope: Scope):
   }
   // Rows without columns are still to be counted.
   if (scanned.length === 0) place(table.columns[0]!.name);
-  const types = kept.map((output) => output.type);
-  const rows = table.rows * FILTER_SHARE ** Math.min(filters.length, 3);
+  const types = shown.map((output) => output.type);
+  const kept = FILTER_SHARE ** Math.min(filters.length, 3);
+  const rows = table.rows * kept;
   // Of the file by the columns that are read: what a task that reads all of it has to read.
   const share = Math.min(1, scanned.length / Math.max(1, table.columns.length));
   const id = planner.nextRead();
   const whole = scope.alone || table.bytes * share <= planner.options.smallBytes;
   return {
     sql: selectSql(
-      kept.map((output) => output.sql),
+      shown.map((output) => output.sql),
       `FROM ${mark(id)}`,
     ),
     types,
@@ -150,6 +151,7 @@ export async function planGet(planner: Planner, node: JsonObject, scope: Scope):
     emptyOnEmpty: true,
     cheap: true,
     recurring: false,
+    kept,
     rows,
     bytes: rows * rowBytes(types),
     label: [`scan ${table.name}`],
@@ -175,6 +177,7 @@ export function constantRelation(
     emptyOnEmpty: rows === 0,
     cheap: true,
     recurring: false,
+    kept: 1,
     rows,
     bytes: rows * rowBytes(types),
     label: label === "" ? [] : [label],

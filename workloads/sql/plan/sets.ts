@@ -38,6 +38,7 @@ export async function planUnion(planner: Planner, node: JsonObject, scope: Scope
     emptyOnEmpty: parts.every((part) => part.emptyOnEmpty),
     cheap: parts.every((part) => part.cheap),
     recurring: parts.some((part) => part.recurring),
+    kept: Math.max(...parts.map((part) => part.kept)),
     rows: sum(parts.map((part) => part.rows)),
     bytes: sum(parts.map((part) => part.bytes)),
     label: [...words(...parts.map((part) => part.label)), "union"],
@@ -70,9 +71,9 @@ export async function planSetOperation(planner: Planner, node: JsonObject, scope
   const branches = await inputs(planner, node, scope);
   const [left, right] = branches;
   if (left === undefined || right === undefined) throw unsupported(String(node.type), "it lacks a side");
-  const sides = await meeting(planner, left, right);
-  const [l, r] = sides;
-  const all = node.setop_all === true ? " ALL" : "";
+  const isAll = node.setop_all === true;
+  const [l, r] = await meeting(planner, left, right, isAll ? (side) => side : withoutRepetition);
+  const all = isAll ? " ALL" : "";
   return {
     ...l,
     sql: `(${l.sql}) ${name}${all} (${r.sql})`,
@@ -89,14 +90,33 @@ export async function planSetOperation(planner: Planner, node: JsonObject, scope
   };
 }
 
-/** Both where rows that are equal lie in one task. */
-async function meeting(planner: Planner, left: Relation, right: Relation): Promise<[Relation, Relation]> {
+/** Each task leaves out what it has twice, before it is exchanged. */
+function withoutRepetition(relation: Relation): Relation {
+  return {
+    ...relation,
+    sql: `SELECT DISTINCT * ${from(relation)}`,
+    ordered: false,
+    cheap: false,
+    kept: 1,
+    rows: relation.rows / 2,
+    bytes: relation.bytes / 2,
+    label: [...relation.label, "distinct"],
+  };
+}
+
+/** Both where rows that are equal lie in one task; `reduced` where they have to be moved. */
+async function meeting(
+  planner: Planner,
+  left: Relation,
+  right: Relation,
+  reduced: (side: Relation) => Relation,
+): Promise<[Relation, Relation]> {
   if ((!isSplit(left) && !isSplit(right)) || commonHash([left, right]) !== null) return [left, right];
   if (left.types.some((type, at) => type !== right.types[at])) {
     return Promise.all([gathered(planner, left), gathered(planner, right)]);
   }
   const exchanged = await Promise.all(
-    [left, right].map((side) => hashExchange(planner, side, allColumns(side))),
+    [left, right].map((side) => hashExchange(planner, reduced(side), allColumns(side))),
   );
   const share = exchanged.every((exchange) => isSmall(planner, exchange)) ? "whole" : "split";
   const read = (at: number, side: Relation): Relation =>
@@ -125,6 +145,7 @@ export async function planDistinct(planner: Planner, node: JsonObject, scope: Sc
     ordered: false,
     stable: relation.stable && !on,
     cheap: false,
+    kept: 1,
     rows: relation.rows / 2,
     bytes: relation.bytes / 2,
     label: [...relation.label, "distinct"],

@@ -91,6 +91,7 @@ describe("split tables", () => {
     const count = (wholeBytes: number): number =>
       cutTasks(stage({ tables: [split, { share: "whole", partBytes: [wholeBytes] }] }), SIZES).length;
     expect(count(1)).toBe(16);
+    expect(count(2 * MIB)).toBe(8);
     expect(count(20 * MIB)).toBe(4);
   });
 

@@ -15,6 +15,8 @@ beforeAll(async () => {
     6,
   );
   await bench.table("dim", "SELECT i AS k, 'name' || i AS name FROM range(50) AS r(i)", 2);
+  await bench.table("narrow", "SELECT 100 + i % 100 AS k, i AS n FROM range(4000) AS r(i)", 1);
+  await bench.table("wide", "SELECT i AS k, i AS n FROM range(1000) AS r(i)", 1);
   await bench.table("other", "SELECT i % 50 AS k, i % 7 AS g, i AS v FROM range(3000) AS r(i)", 5);
 });
 afterAll(() => bench?.close());
@@ -121,6 +123,48 @@ describe("exchanges", () => {
       "WITH x AS MATERIALIZED (SELECT k, sum(v) AS s FROM fact GROUP BY k) SELECT a.s, b.s FROM x AS a JOIN x AS b ON a.k = b.k",
     );
     expect(answer.stages.filter((stage) => stage.tables.length > 0)).toHaveLength(1);
+  });
+
+  it("leaves repetitions out before the rows of a set operation are exchanged", async () => {
+    const answer = await run("SELECT g, w FROM fact INTERSECT SELECT g, k FROM other");
+    const scans = answer.stages.filter((stage) => stage.tables.length > 0);
+    expect(scans.map((stage) => stage.output.kind)).toEqual(["hash", "hash"]);
+    for (const { sql } of scans) expect(sql).toContain("SELECT DISTINCT");
+    const all = await run("SELECT g, w FROM fact EXCEPT ALL SELECT g, k FROM other");
+    for (const { sql } of all.stages) expect(sql).not.toContain("DISTINCT");
+  });
+
+  it("expects of a join what the filter of its other side leaves", async () => {
+    const answer = await run(
+      "SELECT sum(fact.v + other.v) FROM fact JOIN dim ON fact.k = dim.k JOIN other ON fact.v = other.v WHERE dim.name LIKE '%7%'",
+      { broadcastBytes: 1500, smallBytes: 0 },
+    );
+    const joined = answer.stages.find((stage) => stage.label.includes("scan fact ⋈"))!;
+    expect(joined.output.kind).toBe("hash");
+    expect(joined.estimatedBytes).toBeLessThan(4000 * 16 * 0.35);
+  });
+
+  it("shows DuckDB that what is read whole was filtered, and only then", async () => {
+    const filtered = await run(
+      "SELECT count(*) FROM fact JOIN (SELECT k FROM other WHERE v % 100 = 3) AS s ON fact.k = s.k",
+      { broadcastBytes: 1000, smallBytes: 1000 },
+    );
+    const shown = "IS NOT DISTINCT FROM c0";
+    const readsWhole = (answer: Answer): string =>
+      answer.stages.find((stage) => stage.exchanges.some((read) => read.share === "whole"))!.sql;
+    expect(readsWhole(filtered)).toContain(shown);
+    const all = await run("SELECT g, sum(n) FROM (SELECT g, count(*) AS n FROM fact GROUP BY g) GROUP BY g", {
+      smallBytes: 2000,
+    });
+    expect(readsWhole(all)).not.toContain(shown);
+  });
+
+  it("keeps to its side of a join what DuckDB took for a filter from the other's statistics", async () => {
+    const answer = await run(
+      "SELECT sum(narrow.n + wide.n) FROM narrow JOIN wide ON narrow.k = wide.k WHERE wide.n < 900",
+    );
+    const derived = answer.stages.filter((stage) => stage.sql.includes("IS TRUE"));
+    expect(derived.length).toBeGreaterThan(0);
   });
 
   it("marks the last stage, and no other", async () => {
