@@ -1,7 +1,6 @@
 #include "duckdb/collector.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -13,6 +12,15 @@ namespace {
 constexpr uint64_t kBlockExtentFull = 1 * GiB;
 constexpr uint64_t kZerosBytes = 64;
 constexpr uint8_t kZeros[kZerosBytes] = {};
+
+// A run of so many rows makes up for what it costs to turn to another partition.
+constexpr uint64_t kRunRows = 32;
+// Staged rows stay within a processor's own cache.
+constexpr uint64_t kStagedRowsMax = 8192;
+constexpr uint64_t kStagedStringBytes = 1 * MiB;
+
+// Fewer are staged.
+uint64_t worthwhile_rows(uint64_t partitions) { return std::min(kStagedRowsMax, kRunRows * partitions); }
 
 Status too_large(const char* what) {
   return Status(Code::kResourceExhausted, std::string(what) + " of one chunk of rows exceed 3 GiB");
@@ -50,6 +58,14 @@ bool all_valid(const uint64_t* validity, uint64_t rows) {
   for (uint64_t word = 0; word < rows / 64; ++word) missing |= ~validity[word];
   if (rows % 64 != 0) missing |= ~validity[rows / 64] << (64 - rows % 64);
   return missing == 0;
+}
+
+bool has_null(const VectorView& vector, const Selection& selection) {
+  if (vector.validity == nullptr) return false;
+  for (uint64_t i = 0; i < selection.count; ++i) {
+    if (!vector.valid(selection.row(i))) return true;
+  }
+  return false;
 }
 
 // Copies to where the partitions go, with their checksum.
@@ -118,7 +134,7 @@ void ColumnRows::flush_word(Room& room) {
 
 void ColumnRows::append_validity(Room& room, const VectorView& vector, const Selection& selection) {
   if (!has_nulls_) {
-    if (vector.validity == nullptr) return;
+    if (!has_null(vector, selection)) return;
     has_nulls_ = true;
     word_ = ~uint64_t{0};
     for (uint64_t row = 0; row + 64 <= rows_; row += 64) {
@@ -269,10 +285,10 @@ std::optional<std::string_view> ColumnRows::text(uint64_t row) const {
 Collector::Collector(const Library& library, std::vector<ColumnType> types, uint32_t partitions)
     : library_(library), types_(std::move(types)), partitions_(partitions) {
   MILLRACE_ASSERT(partitions > 0);
-  if (partitions > 1) {
-    share_of_.resize(partitions);
-    selected_.resize(kChunkRows);
-  }
+  if (partitions == 1) return;
+  share_of_.resize(partitions);
+  selected_.resize(kStagedRowsMax + kChunkRows);
+  if (StagedRows::can_hold(types_)) staged_.emplace(types_, worthwhile_rows(partitions) + kChunkRows);
 }
 
 VectorView Collector::view(Vector vector, const ColumnType& type, uint64_t rows) const {
@@ -299,13 +315,7 @@ VectorView Collector::view(Vector vector, const ColumnType& type, uint64_t rows)
 }
 
 // Counts the rows of each partition and lists them, partition by partition.
-Status Collector::select(Chunk chunk, uint64_t rows) {
-  const Vector vector = library_.data_chunk_get_vector(chunk, types_.size());
-  const auto* numbers = static_cast<const uint32_t*>(library_.vector_get_data(vector));
-  const uint64_t* validity = library_.vector_get_validity(vector);
-  if (validity != nullptr && !all_valid(validity, rows)) {
-    return Status(Code::kOutOfRange, "the partition of a row, its last column, is null");
-  }
+Status Collector::select(const uint32_t* numbers, uint64_t rows) {
   for (const Share& share : shares_) share_of_[share.partition] = 0;
   shares_.clear();
   for (uint64_t row = 0; row < rows; ++row) {
@@ -346,25 +356,50 @@ Status Collector::append(Chunk chunk) {
   const uint64_t rows = library_.data_chunk_get_size(chunk);
   if (rows == 0) return Status();
   MILLRACE_ASSERT(rows <= kChunkRows);
-  const bool scattered = partitions_.size() > 1;
-  if (scattered) {
-    if (Status status = select(chunk, rows); !status.ok()) return status;
+  std::vector<VectorView> columns;
+  columns.reserve(types_.size());
+  for (size_t c = 0; c < types_.size(); ++c) {
+    columns.push_back(view(library_.data_chunk_get_vector(chunk, c), types_[c], rows));
+  }
+  if (partitions_.size() == 1) return scatter(columns, nullptr, rows);
+  const Vector vector = library_.data_chunk_get_vector(chunk, types_.size());
+  const auto* numbers = static_cast<const uint32_t*>(library_.vector_get_data(vector));
+  const uint64_t* validity = library_.vector_get_validity(vector);
+  if (validity != nullptr && !all_valid(validity, rows)) {
+    return Status(Code::kOutOfRange, "the partition of a row, its last column, is null");
+  }
+  const uint64_t wanted = worthwhile_rows(partitions_.size());
+  if (!staged_ || (staged_->rows() == 0 && rows >= wanted)) return scatter(columns, numbers, rows);
+  staged_->append(columns, numbers, rows);
+  return staged_->rows() >= wanted || staged_->string_bytes() >= kStagedStringBytes ? finish() : Status();
+}
+
+Status Collector::finish() {
+  if (!staged_ || staged_->rows() == 0) return Status();
+  Status status = scatter(staged_->columns(), staged_->partitions(), staged_->rows());
+  staged_->clear();
+  return status;
+}
+
+Status Collector::scatter(const std::vector<VectorView>& columns, const uint32_t* numbers, uint64_t rows) {
+  if (numbers != nullptr) {
+    if (Status status = select(numbers, rows); !status.ok()) return status;
   } else {
     shares_.assign(1, {0, 0, static_cast<uint32_t>(rows)});
   }
-  std::array<BlockRows*, kChunkRows> blocks;
+  blocks_.resize(shares_.size());
   for (size_t i = 0; i < shares_.size(); ++i) {
-    blocks[i] = &filling(partitions_[shares_[i].partition]);
-    blocks[i]->rows += shares_[i].count;
-    blocks[i]->full = blocks[i]->rows > kBlockExtentFull;
+    blocks_[i] = &filling(partitions_[shares_[i].partition]);
+    blocks_[i]->rows += shares_[i].count;
+    blocks_[i]->full = blocks_[i]->rows > kBlockExtentFull;
   }
   for (size_t c = 0; c < types_.size(); ++c) {
-    const VectorView vector = view(library_.data_chunk_get_vector(chunk, c), types_[c], rows);
     for (size_t i = 0; i < shares_.size(); ++i) {
-      const Selection selection{scattered ? selected_.data() + shares_[i].first : nullptr, 0, shares_[i].count};
+      const uint32_t* selected = numbers != nullptr ? selected_.data() + shares_[i].first : nullptr;
       room_.full = false;
-      if (Status status = blocks[i]->columns[c].append(room_, vector, selection); !status.ok()) return status;
-      blocks[i]->full |= room_.full;
+      Status status = blocks_[i]->columns[c].append(room_, columns[c], {selected, 0, shares_[i].count});
+      if (!status.ok()) return status;
+      blocks_[i]->full |= room_.full;
     }
   }
   rows_ += rows;

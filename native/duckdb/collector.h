@@ -12,19 +12,11 @@
 #include "duckdb/arena.h"
 #include "duckdb/block.h"
 #include "duckdb/library.h"
+#include "duckdb/staged_rows.h"
 #include "duckdb/stream.h"
+#include "duckdb/vector_view.h"
 
 namespace millrace::duckdb {
-
-// Rows of one vector of a chunk, with what lies behind its handle.
-struct VectorView {
-  const ColumnType* type;
-  const uint8_t* data;
-  const uint64_t* validity;  // null: no nulls
-  std::vector<VectorView> children;
-
-  bool valid(uint64_t row) const { return validity == nullptr || (validity[row / 64] >> (row % 64) & 1) != 0; }
-};
 
 // Which rows of a vector: those named, or a stretch of them.
 struct Selection {
@@ -88,6 +80,8 @@ class Collector {
 
   // OUT_OF_RANGE for a partition that is null or that there is none of.
   Status append(Chunk chunk);
+  // After the last chunk, before anything is asked of the rows.
+  Status finish();
 
   uint64_t rows() const { return rows_; }
   uint32_t partitions() const { return static_cast<uint32_t>(partitions_.size()); }
@@ -112,15 +106,18 @@ class Collector {
   };
 
   VectorView view(Vector vector, const ColumnType& type, uint64_t rows) const;
-  Status select(Chunk chunk, uint64_t rows);
+  Status select(const uint32_t* numbers, uint64_t rows);
   BlockRows& filling(PartitionRows& partition);
+  // `numbers`: the partition of each row; null: there is one partition.
+  Status scatter(const std::vector<VectorView>& columns, const uint32_t* numbers, uint64_t rows);
 
   const Library& library_;
   const std::vector<ColumnType> types_;
   Room room_;
   std::vector<PartitionRows> partitions_;
   uint64_t rows_ = 0;
-  // Of the chunk at hand: the partitions that have rows of it, and where they begin in `selected_`.
+  std::optional<StagedRows> staged_;
+  // Of the rows at hand: the partitions that have rows of it, and where they begin in `selected_`.
   struct Share {
     uint32_t partition;
     uint32_t first;
@@ -129,6 +126,7 @@ class Collector {
   std::vector<Share> shares_;
   std::vector<uint32_t> share_of_;  // by partition, one more than its index; 0: none
   std::vector<uint32_t> selected_;
+  std::vector<BlockRows*> blocks_;  // by share
 };
 
 }  // namespace millrace::duckdb

@@ -202,6 +202,11 @@ Result<Rows> Engine::collect(QueryResult& result, uint32_t partitions) {
   }
   if (const char* error = library_.result_error(&result); error != nullptr && *error != '\0') return failure(error);
   if (cancelled_) return failure(nullptr);
+  try {
+    if (Status status = rows.rows->finish(); !status.ok()) return status;
+  } catch (const std::bad_alloc&) {
+    return Status(Code::kResourceExhausted, "no memory for the rows of the result");
+  }
   return rows;
 }
 

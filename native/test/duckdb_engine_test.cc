@@ -1,4 +1,5 @@
 // Statements: what they read, where their rows go, and how they fail.
+#include <algorithm>
 #include <thread>
 
 #include "base/crc32c.h"
@@ -61,6 +62,30 @@ TEST_F(DuckDbEngineTest, ManyPartitionsLoseNoRow) {
     const uint32_t p = static_cast<uint32_t>(below(std::min(partitions, 16u)));
     const std::string elsewhere = "hash(c0) % " + std::to_string(partitions) + " <> " + std::to_string(p);
     ASSERT_EQ(text("SELECT count(*)::VARCHAR FROM rows_in('x') WHERE " + elsewhere, {out.input("x", p)}), "0");
+  }
+}
+
+// Rows of small chunks are put together before they are shared out: what comes of it are the bytes that each partition
+// would have had alone.
+TEST_F(DuckDbEngineTest, PartitionsAreTheSameBytesHoweverTheirRowsCame) {
+  for (const uint32_t partitions : {2u, 3u, 70u, 300u, 5000u}) {
+    // Chunks of all sizes: the few rows of a join, and whole ones.
+    const uint64_t keep = 1 + below(40), seed = below(1000);
+    SCOPED_TRACE(std::to_string(partitions) + " partitions, one row of " + std::to_string(keep));
+    const std::string number = "(hash(i // 3) % " + std::to_string(partitions) + ")::UINTEGER";
+    const std::string rows =
+        "SELECT i, if(i % 5 = 0, NULL, repeat('text ' || i, (hash(i) % 6)::INTEGER)) AS s, (i % 128)::TINYINT AS t, "
+        "if(i < 20000, 1, if(i % 7 = 0, NULL, i))::HUGEINT AS h, i % 2 = 0 AS b, " + number + " AS p "
+        "FROM range(60000) r(i) WHERE i > 50000 OR hash(i + " + std::to_string(seed) + ") % " + std::to_string(keep) +
+        " = 0 ORDER BY i";
+    const Written out = written(rows, {}, partitions);
+    for (int probe = 0; probe < 5; ++probe) {
+      const size_t p = below(partitions);
+      const Written alone =
+          written("SELECT * EXCLUDE (p) FROM (" + rows + ") WHERE p = " + std::to_string(p) + " ORDER BY i");
+      ASSERT_TRUE(std::ranges::equal(out.partition(p), alone.bytes)) << "partition " << p;
+    }
+    ASSERT_EQ(text("SELECT count(*)::VARCHAR FROM rows_in('x')", {out.input("x")}), std::to_string(out.rows));
   }
 }
 

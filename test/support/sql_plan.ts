@@ -96,6 +96,7 @@ export class PlanBench {
     const planned = await planAndRun(await this.plan(sql), this.catalog, runner, {
       partitionsHint: partitions,
       broadcastBytes: 0,
+      scanBytes: 0,
       smallBytes: 0,
       ...options,
     });

@@ -6,13 +6,12 @@ import type { PlanOptions } from "./plan/planner.js";
 const PARTITIONS_PER_FUNCTION_WORKER = 4;
 const PARTITIONS_MIN = 16;
 const PARTITIONS_MAX = 1024;
-/**
- * Of the tables, as they are compressed, for a partition more. A row of a chunk goes to any of them, so many cost cache
- * misses: TPC-H's query 9 at scale 10 took 1.4 times as long with 256 as with 64.
- */
+/** Of the tables, as they are compressed, for a partition more. */
 const TABLE_BYTES_PER_PARTITION = 64 << 20;
 /** What each task can afford to read, and to build a hash table of. */
 const BROADCAST_BYTES = 8 << 20;
+/** What all function workers but one may scan again, rather than that one of them scans it and exchanges it. */
+const SCAN_BYTES = 64 << 20;
 /** One task takes less time for it than an exchange takes. */
 const SMALL_BYTES = 1 << 20;
 
@@ -41,6 +40,7 @@ export function planSizes({ catalog, workers, partitions, broadcastBytes }: Size
     plan: {
       partitionsHint: workers * PARTITIONS_PER_FUNCTION_WORKER,
       broadcastBytes: broadcastBytes ?? BROADCAST_BYTES,
+      scanBytes: broadcastBytes ?? SCAN_BYTES / Math.max(1, workers - 1),
       smallBytes: Math.min(SMALL_BYTES, broadcastBytes ?? SMALL_BYTES),
     },
   };

@@ -58,13 +58,13 @@ export interface TaskSizes {
 }
 
 export const DEFAULT_TASK_SIZES = {
-  taskBytesMin: 4 << 20,
+  taskBytesMin: 16 << 20,
   taskBytesMax: 192 << 20,
   skewBytesMin: 8 << 20,
 } as const;
 
 /** With more, each has little to do; with fewer, the last one to end keeps the others waiting. */
-const TASKS_PER_FUNCTION_WORKER_MAX = 4;
+const TASKS_PER_FUNCTION_WORKER_MAX = 2;
 /** So much larger may tasks be that all read a lot whole. */
 const WHOLE_READS_FACTOR = 4;
 /** What all tasks read whole is about this part of what they share out, or there is one task a function worker. */
@@ -122,9 +122,11 @@ function taskCount(stage: StageToCut, totalBytes: number, sizes: TaskSizes): num
     ),
   );
   const wanted = Math.min(Math.ceil(totalBytes / taskBytesMin), workers * perWorker);
-  // Where that is much, larger tasks are the lesser evil: TPC-H's query 9 at scale 10 built 23 million rows in each of 5.
-  const mostBytes = wholeBytes > taskBytesMax / 4 ? WHOLE_READS_FACTOR * taskBytesMax : taskBytesMax;
-  return Math.max(1, wanted, Math.ceil(totalBytes / mostBytes));
+  // Where that is much, larger tasks are the lesser evil.
+  const mostBytes = perWorker === 1 ? WHOLE_READS_FACTOR * taskBytesMax : taskBytesMax;
+  const count = Math.max(1, wanted, Math.ceil(totalBytes / mostBytes));
+  // Tasks are of one size, so function workers end together only where each has as many.
+  return count > workers ? Math.ceil(count / workers) * workers : count;
 }
 
 function bytesWhole(inputs: readonly { share: Share; bytes: readonly number[] }[]): number {

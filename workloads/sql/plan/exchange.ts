@@ -67,11 +67,20 @@ function reshared(planner: Planner, relation: Relation, share: Share): Pick<Rela
   return { sql, reads };
 }
 
-/** Whether every task can as well evaluate all of it: nothing is exchanged then. */
-export function canBeWhole(planner: Planner, relation: Relation): boolean {
+/**
+ * Whether every task can as well evaluate all of it, to meet rows of `other`: nothing is exchanged then. What filters
+ * leave is less than what is scanned for it, and so better exchanged, unless all of it is small.
+ */
+export function canBeWhole(planner: Planner, relation: Relation, other: Relation): boolean {
   if (relation.spread === "whole") return true;
-  return relation.cheap && relation.stable && wholeBytes(relation) <= planner.options.broadcastBytes;
+  if (!relation.cheap || !relation.stable) return false;
+  const { broadcastBytes, scanBytes } = planner.options;
+  const bytes = wholeBytes(relation);
+  if (bytes <= broadcastBytes) return true;
+  return relation.kept === 1 && bytes <= scanBytes && relation.bytes * FAR_LARGER <= other.bytes;
 }
+
+const FAR_LARGER = 4;
 
 /** All of it in each task, without an exchange. */
 export function evaluatedWhole(planner: Planner, relation: Relation): Relation {

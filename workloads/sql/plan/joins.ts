@@ -251,13 +251,13 @@ async function place(
 
   const leftFirst = left.bytes <= right.bytes;
   if (isSplit(left) && isSplit(right)) {
-    const rightFree = rightWhole && canBeWhole(planner, right);
-    const leftFree = leftWhole && canBeWhole(planner, left);
+    const rightFree = rightWhole && canBeWhole(planner, right, left);
+    const leftFree = leftWhole && canBeWhole(planner, left, right);
     if (leftFree && (leftFirst || !rightFree)) return [evaluatedWhole(planner, left), right];
     if (rightFree) return [left, evaluatedWhole(planner, right)];
-  } else if (isSplit(right) && canBeWhole(planner, right)) {
+  } else if (isSplit(right) && canBeWhole(planner, right, left)) {
     return [left, evaluatedWhole(planner, right)];
-  } else if (isSplit(left) && canBeWhole(planner, left)) {
+  } else if (isSplit(left) && canBeWhole(planner, left, right)) {
     return [evaluatedWhole(planner, left), right];
   }
   if (keys.left.length === 0) {

@@ -10,6 +10,8 @@ export interface PlanOptions {
   partitionsHint: number;
   /** A side of a join of at most as many bytes is read by every task. 0: never. */
   broadcastBytes: number;
+  /** So much of tables that nothing filters every task scans, where the other side of a join is far larger. */
+  scanBytes: number;
   /** Results of at most as many bytes are read by one task: what follows needs no exchange. */
   smallBytes: number;
 }

@@ -77,8 +77,8 @@ describe("split tables", () => {
       stage({ tables: [{ share: "split", partBytes: new Array<number>(64).fill(20 * MIB) }] }),
       SIZES,
     );
-    expect(tasks.length).toBe(16);
-    for (const parts of partsOf(tasks, 0)) expect(parts.length).toBe(4);
+    expect(tasks.length).toBe(8);
+    for (const parts of partsOf(tasks, 0)) expect(parts.length).toBe(8);
   });
 
   it("without any part are a task that reads nothing", () => {
@@ -90,9 +90,19 @@ describe("split tables", () => {
     const split: TableToCut = { share: "split", partBytes: new Array<number>(64).fill(2 * MIB) };
     const count = (wholeBytes: number): number =>
       cutTasks(stage({ tables: [split, { share: "whole", partBytes: [wholeBytes] }] }), SIZES).length;
-    expect(count(1)).toBe(16);
+    expect(count(1)).toBe(8);
     expect(count(2 * MIB)).toBe(8);
+    expect(count(3 * MIB)).toBe(4);
     expect(count(20 * MIB)).toBe(4);
+  });
+
+  it("are cut into as many tasks for each function worker, however many there must be", () => {
+    const tasks = cutTasks(
+      stage({ tables: [{ share: "split", partBytes: new Array<number>(90).fill(20 * MIB) }] }),
+      { ...SIZES, taskBytesMax: 100 * MIB },
+    );
+    // 18 would do.
+    expect(tasks.length).toBe(20);
   });
 
   it("are one task where the order of rows matters", () => {
