@@ -247,10 +247,14 @@ export function scanParquet(
     files.push(path);
     return false;
   });
-  const selects = cut.map(
-    ({ path, first, end }) =>
-      `SELECT ${list} FROM read_parquet(${fileList([path])}, ${options}) WHERE ${ROW_NUMBER} BETWEEN ${first} AND ${end - 1}`,
-  );
+  const selects = cut.map(({ path, first, end }) => {
+    // DuckDB compares the number of every row with each bound, also where whole row groups are within them.
+    const bounds = [
+      ...(first > 0 ? [`${ROW_NUMBER} >= ${first}`] : []),
+      ...(end < (whole.get(path) as number) ? [`${ROW_NUMBER} < ${end}`] : []),
+    ];
+    return `SELECT ${list} FROM read_parquet(${fileList([path])}, ${options}) WHERE ${bounds.join(" AND ")}`;
+  });
   if (files.length > 0) selects.push(`SELECT ${list} FROM read_parquet(${fileList(files)}, ${options})`);
   return selects;
 }
