@@ -58,7 +58,7 @@ export interface TaskSizes {
 }
 
 export const DEFAULT_TASK_SIZES = {
-  taskBytesMin: 16 << 20,
+  taskBytesMin: 8 << 20,
   taskBytesMax: 192 << 20,
   skewBytesMin: 8 << 20,
 } as const;
