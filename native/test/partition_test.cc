@@ -3,6 +3,7 @@
 #include "base/crc32c.h"
 #include "kernels/gensort.h"
 #include "test/kernels_support.h"
+#include "test/test_support.h"
 
 namespace millrace::test {
 namespace {
@@ -84,15 +85,16 @@ TEST_F(PartitionTest, AnyLayoutAnyKeysAnySplitters) {
 }
 
 TEST_F(PartitionTest, LargeOutputsThroughBuffers) {
+  constexpr size_t kCount = kSanitized ? 10'000 : 30'000;
   for (uint32_t partitions : {2u, 16u, 200u, 1024u}) {
     for (Keys keys : {Keys::kRandom, Keys::kHot, Keys::kEqual}) {
       for (SimdLevel level : levels()) {
         set_simd_level(level);
-        const Bytes records = make_records(kGensortLayout, 30'000 + below(1000), keys);
+        const Bytes records = make_records(kGensortLayout, kCount + below(1000), keys);
         partition_and_verify(kGensortLayout, records,
                              choose(kGensortLayout, samples_of(kGensortLayout, records, 5000), partitions));
         const RecordLayout odd{77, 9};
-        const Bytes others = make_records(odd, 30'000, keys);
+        const Bytes others = make_records(odd, kCount, keys);
         partition_and_verify(odd, others, choose(odd, samples_of(odd, others, 5000), partitions));
         if (HasFailure()) return;
       }

@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "kernels/sort_local.h"
 #include "test/kernels_support.h"
+#include "test/test_support.h"
 
 namespace millrace::test {
 namespace {
@@ -64,7 +65,7 @@ TEST_F(SortTest, ManyGensortRecordsOfEveryKind) {
   for (Keys keys : kAllKeys) {
     for (SimdLevel level : levels()) {
       set_simd_level(level);
-      sort_and_verify(kGensortLayout, make_records(kGensortLayout, 50'000 + below(20'000), keys), true);
+      sort_and_verify(kGensortLayout, make_records(kGensortLayout, (kSanitized ? 15'000 : 50'000) + below(20'000), keys), true);
       if (HasFatalFailure()) return;
     }
   }
