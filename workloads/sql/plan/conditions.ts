@@ -107,6 +107,20 @@ export function comparisonSql(condition: Comparison): string {
   return `${leftSql(condition.left)} ${comparison(condition.type)} ${rightSql(condition.right)}`;
 }
 
+/**
+ * As `comparisonSql`, of an ASOF join: DuckDB takes a comparison for one of both sides only where each of them names a
+ * column, which it may have replaced by a constant that it is known to be.
+ */
+export function asofSql(condition: Comparison): string {
+  const left = withColumn(condition.left, leftSql(condition.left), "l");
+  const right = withColumn(condition.right, rightSql(condition.right), "r");
+  return `${left} ${comparison(condition.type)} ${right}`;
+}
+
+function withColumn(value: JsonObject, sql: string, side: "l" | "r"): string {
+  return columnsRead(value).size > 0 ? sql : `CASE WHEN ${side}.c0 IS NULL THEN ${sql} ELSE ${sql} END`;
+}
+
 export function leftSql(value: JsonObject): string {
   return expression(value, (at) => `l.c${at}`);
 }
@@ -120,9 +134,9 @@ export function bothSql(value: JsonObject, leftWidth: number): string {
 }
 
 /** All conditions, for ON. */
-export function conditionsSql(conditions: Conditions, leftWidth: number): string {
+export function conditionsSql(conditions: Conditions, leftWidth: number, asof = false): string {
   const all = [
-    ...conditions.comparisons.map(comparisonSql),
+    ...conditions.comparisons.map(asof ? asofSql : comparisonSql),
     ...conditions.others.map((value) => bothSql(value, leftWidth)),
   ];
   return all.length === 0 ? "true" : all.join(" AND ");

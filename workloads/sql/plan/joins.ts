@@ -386,7 +386,7 @@ function joined(how: Join, left: Relation, right: Relation): Relation {
   const both = [...own, ...columnNames(right.types.length, "r.")];
   const l = `(${left.sql}) AS l`;
   const r = `(${right.sql}) AS r`;
-  const on = conditionsSql(how.conditions, width);
+  const on = conditionsSql(how.conditions, width, how.asof);
   const asof = how.asof ? "ASOF " : "";
   const outer = (kind: string): string => selectSql(both, `FROM ${l} ${asof}${kind} JOIN ${r} ON ${on}`);
   const bothTypes = [...left.types, ...right.types];

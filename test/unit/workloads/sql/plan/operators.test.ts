@@ -37,6 +37,7 @@ beforeAll(async () => {
     "SELECT * FROM (VALUES (1, 's1'), (2, NULL), (NULL, 's2'), (2, 's2'), (2, 's2')) AS v(x, y)",
     3,
   );
+  await bench.table("nulls", "SELECT NULL::INTEGER AS k, i AS z FROM range(20) AS r(i)", 1);
   await bench.table("nonnull", "SELECT (i % 13)::INTEGER AS x, i::BIGINT AS z FROM range(40) AS r(i)", 3);
   await bench.table(
     "none",
@@ -159,6 +160,8 @@ holds("joins", [
   "SELECT t.f, n.z FROM t ASOF JOIN nonnull AS n ON t.a = n.x AND t.f >= n.z",
   "SELECT t.f, n.z FROM t ASOF LEFT JOIN nonnull AS n ON t.a = n.x AND t.f >= n.z",
   "SELECT t.f, n.z FROM t ASOF JOIN nonnull AS n ON t.f >= n.z",
+  // Of nulls only, as the statistics of its one file say: DuckDB's plan has the 5 alone.
+  "SELECT c.z, n.z FROM nulls AS c ASOF LEFT JOIN nonnull AS n ON c.z = n.x AND coalesce(c.k, 5) >= n.z",
   "SELECT t.f, n.z FROM t ASOF RIGHT JOIN nonnull AS n ON t.a = n.x AND t.f >= n.z",
   "SELECT t.f, n.z FROM t ASOF FULL JOIN nonnull AS n ON t.a = n.x AND t.f >= n.z",
   "SELECT v.x, v.y, w.x FROM v POSITIONAL JOIN v AS w",
