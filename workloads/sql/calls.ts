@@ -401,6 +401,8 @@ function engineOf(plan: EnginePlan, context: CallContext): DuckDb {
   const engine = openEngine({ ...plan, spillDirectory });
   // Tasks read the same files again and again. Statements run in turn: whatever comes next comes after it.
   runStatement(engine, "SET parquet_metadata_cache = true").catch(() => undefined);
+  // For few rows, whose number it knows of an exchange, DuckDB 1.5.5 takes a join that cannot compare intervals.
+  runStatement(engine, "SET nested_loop_join_threshold = 0").catch(() => undefined);
   engineAtHand = { key, engine };
   return engine;
 }
