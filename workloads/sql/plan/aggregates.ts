@@ -92,13 +92,18 @@ function groupingFunctions(grouping: Grouping, names: readonly string[]): string
   return grouping.functions.map((list) => `grouping(${list.map((at) => names[at]).join(", ")})`);
 }
 
-/** Groups by plain columns: a constant or a number in GROUP BY would mean a position. */
+/**
+ * Groups by plain columns: a constant or a number in GROUP BY would mean a position. Each has a column of its own, as
+ * grouping sets may leave out one of two groups that are the same.
+ */
 function grouped(grouping: Grouping, input: Relation): { sql: string; names: string[] } {
   const width = input.types.length;
-  const extra = grouping.groups.filter((group) => group.column === null);
+  const extra = grouping.groups.filter(
+    ({ column }, at, all) => column === null || all.findIndex((other) => other.column === column) < at,
+  );
   if (extra.length === 0) return { sql: input.sql, names: grouping.groups.map((group) => group.sql) };
   const names = grouping.groups.map((group) =>
-    group.column === null ? `c${width + extra.indexOf(group)}` : group.sql,
+    extra.includes(group) ? `c${width + extra.indexOf(group)}` : group.sql,
   );
   return {
     sql: selectSql([...columnNames(width), ...extra.map((group) => group.sql)], from(input)),

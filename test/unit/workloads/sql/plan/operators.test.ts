@@ -214,6 +214,7 @@ holds("aggregates", [
   "SELECT a FROM t GROUP BY a HAVING sum(c) > 500",
   "SELECT a, b, sum(c), count(*), grouping(a), grouping(a, b), grouping_id(b, a) FROM t GROUP BY ROLLUP (a, b)",
   "SELECT a, b, h, sum(c), min(d), grouping(h, a) FROM t GROUP BY CUBE (a, b, h)",
+  "SELECT a, CASE WHEN md5('u') IS NULL THEN a ELSE a END AS same, count(*) FROM t GROUP BY GROUPING SETS ((a, CASE WHEN md5('u') IS NULL THEN a ELSE a END), (a), ())",
   "SELECT a, b, avg(e), stddev(e), grouping(b) FROM t GROUP BY GROUPING SETS ((a), (b), (a, b), ())",
   "SELECT a, b, count(DISTINCT h), median(e) FROM t GROUP BY ROLLUP (a, b)",
   "SELECT a, count(*) FROM t GROUP BY GROUPING SETS ((a), (a), ())",
