@@ -184,30 +184,27 @@ Result<Rows> Engine::collect(QueryResult& result, uint32_t partitions) {
     rows.types.push_back(sql_type(library_, type));
     rows.names.emplace_back(library_.column_name(&result, i));
   }
-  rows.rows = std::make_unique<Collector>(library_, std::move(types), partitions);
-  for (;;) {
-    Chunk chunk = library_.fetch_chunk(result);
-    if (chunk == nullptr) break;
-    const uint64_t count = library_.data_chunk_get_size(chunk);
-    Status status;
-    try {
-      status = rows.rows->append(chunk);
-    } catch (const std::bad_alloc&) {
-      status = Status(Code::kResourceExhausted, "no memory for the rows of the result");
-    }
-    library_.destroy_data_chunk(&chunk);
-    if (!status.ok()) return status;
-    if (count == 0) break;
-    if (cancelled_) return failure(nullptr);
-  }
-  if (const char* error = library_.result_error(&result); error != nullptr && *error != '\0') return failure(error);
-  if (cancelled_) return failure(nullptr);
   try {
-    if (Status status = rows.rows->finish(); !status.ok()) return status;
+    rows.rows = std::make_unique<Collector>(library_, std::move(types), partitions);
+    if (Status status = take_chunks(result, *rows.rows); !status.ok()) return status;
   } catch (const std::bad_alloc&) {
     return Status(Code::kResourceExhausted, "no memory for the rows of the result");
   }
   return rows;
+}
+
+Status Engine::take_chunks(QueryResult& result, Collector& rows) {
+  for (;;) {
+    Chunk chunk = library_.fetch_chunk(result);
+    if (chunk == nullptr) break;
+    const Finally destroy([&] { library_.destroy_data_chunk(&chunk); });
+    if (library_.data_chunk_get_size(chunk) == 0) break;
+    if (Status status = rows.append(chunk); !status.ok()) return status;
+    if (cancelled_) return failure(nullptr);
+  }
+  if (const char* error = library_.result_error(&result); error != nullptr && *error != '\0') return failure(error);
+  if (cancelled_) return failure(nullptr);
+  return rows.finish();
 }
 
 void Engine::cancel() {

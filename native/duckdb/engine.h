@@ -71,6 +71,7 @@ class Engine {
   Result<LogicalType> logical_type(const std::string& sql);
   Result<Rows> run(const std::string& sql, uint32_t partitions);
   Result<Rows> collect(QueryResult& result, uint32_t partitions);
+  Status take_chunks(QueryResult& result, Collector& rows);
   // What DuckDB's words mean; `message` may be null.
   Status failure(const char* message);
 

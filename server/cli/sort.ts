@@ -21,22 +21,16 @@ import {
   parseCount,
   readNodeOptions,
   untilInterrupted,
+  type WorkloadFlags,
   WorkloadSession,
 } from "./workload.js";
 
-interface Flags {
+interface Flags extends WorkloadFlags {
   input: string[];
   output: string;
   force?: true;
-  workers?: number;
   partitions?: number;
   store: string;
-  endpoint?: string;
-  dram?: string;
-  nvme?: string[];
-  hugePages?: string;
-  json?: true;
-  report?: string;
 }
 
 export function register(program: Command): void {

@@ -33,6 +33,7 @@ import {
   parseCount,
   readNodeOptions,
   untilInterrupted,
+  type WorkloadFlags,
   WorkloadSession,
 } from "./workload.js";
 
@@ -42,7 +43,7 @@ const PARTITIONS_MAX = 4096;
 const FORMATS = { table: writeTable, csv: writeCsv, json: writeJson };
 type Format = keyof typeof FORMATS;
 
-interface Flags {
+interface Flags extends WorkloadFlags {
   data: string;
   query?: string;
   sql?: string;
@@ -51,17 +52,10 @@ interface Flags {
   force?: true;
   single?: true;
   explain?: true;
-  workers?: number;
   partitions?: number;
   broadcastBytes?: string;
   memory?: string;
   store?: string;
-  endpoint?: string;
-  dram?: string;
-  nvme?: string[];
-  hugePages?: string;
-  json?: true;
-  report?: string;
 }
 
 export function register(program: Command): void {

@@ -1,19 +1,13 @@
 /** What the commands of both trainers share. */
 import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { UsageError } from "./errors.js";
+import type { WorkloadFlags } from "./workload.js";
 
 /** Of training and predicting alike. */
-export interface TrainerFlags {
+export interface TrainerFlags extends WorkloadFlags {
   input: string[];
   model: string;
   label?: string;
-  workers?: number;
-  endpoint?: string;
-  dram?: string;
-  nvme?: string[];
-  hugePages?: string;
-  json?: true;
-  report?: string;
 }
 
 export const SEED_MAX = 2 ** 31 - 1;

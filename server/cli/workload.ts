@@ -121,6 +121,17 @@ function functionWorkerEnvironment(): Record<string, string> {
   return { GLIBC_TUNABLES: given.includes("glibc.malloc.hugetlb") ? given : `${given}:${wanted}` };
 }
 
+/** What `addWorkloadOptions` adds. */
+export interface WorkloadFlags {
+  workers?: number;
+  endpoint?: string;
+  dram?: string;
+  nvme?: string[];
+  hugePages?: string;
+  json?: true;
+  report?: string;
+}
+
 /** Adds the flags that all workload commands share. */
 export function addWorkloadOptions(command: Command): Command {
   return command

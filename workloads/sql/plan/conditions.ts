@@ -111,7 +111,7 @@ export function comparisonSql(condition: Comparison): string {
  * As `comparisonSql`, of an ASOF join: DuckDB takes a comparison for one of both sides only where each of them names a
  * column, which it may have replaced by a constant that it is known to be.
  */
-export function asofSql(condition: Comparison): string {
+function asofSql(condition: Comparison): string {
   const left = withColumn(condition.left, leftSql(condition.left), "l");
   const right = withColumn(condition.right, rightSql(condition.right), "r");
   return `${left} ${comparison(condition.type)} ${right}`;

@@ -29,8 +29,8 @@ export async function planFilter(
   scope: Scope,
   needed: Needed,
 ): Promise<Relation> {
-  const kept = asArray(node.projection_map).map(asIndex);
-  const above = kept.length === 0 ? needed : new Set(kept);
+  const shown = asArray(node.projection_map).map(asIndex);
+  const above = shown.length === 0 ? needed : new Set(shown);
   const below = above === null ? null : columnsRead(node.expressions, new Set(above));
   const child = onlyChild(node);
   const input = await planner.plan(child, scope, below);
@@ -48,7 +48,7 @@ export async function planFilter(
           rows: input.rows * FILTER_SHARE,
           bytes: input.bytes * FILTER_SHARE,
         };
-  return kept.length === 0 ? filtered : chooseColumns(filtered, kept);
+  return shown.length === 0 ? filtered : chooseColumns(filtered, shown);
 }
 
 /**

@@ -5,7 +5,7 @@ import { evaluatedOnce, gathered, hashExchange, hashed, isSmall, liesBy, readExc
 import { columnOf, expression, orderList, orders, typeOf } from "./expressions.js";
 import { asArray, asObjects, isObject, type JsonObject } from "./json.js";
 import type { Key, Planner, Scope } from "./planner.js";
-import { columnNames, from, isSplit, type Relation, words } from "./relation.js";
+import { columnNames, from, isSplit, type Relation, rigid, words } from "./relation.js";
 import { onlyChild } from "./rows.js";
 import { sqlType } from "./types.js";
 
@@ -90,7 +90,7 @@ export async function planSetOperation(planner: Planner, node: JsonObject, scope
   };
 }
 
-/** Each task leaves out what it has twice, before it is exchanged. */
+/** Each task leaves out what it has twice. */
 function withoutRepetition(relation: Relation): Relation {
   return {
     ...relation,
@@ -136,24 +136,16 @@ export async function planDistinct(planner: Planner, node: JsonObject, scope: Sc
   );
   const order = isObject(node.order_by) ? orderList(orders(asArray(node.order_by.orders))) : "";
   const on = node.distinct_type === "DISTINCT_ON" || !coversAll(targets, input.types.length);
-  const distinct = (relation: Relation): Relation => ({
-    ...relation,
-    sql: on
-      ? `SELECT DISTINCT ON (${targets.map((target) => target.sql).join(", ")}) * ${from(relation)}${order === "" ? "" : ` ORDER BY ${order}`}`
-      : `SELECT DISTINCT * ${from(relation)}`,
-    divisible: null,
-    ordered: false,
-    stable: relation.stable && !on,
-    cheap: false,
-    kept: 1,
-    rows: relation.rows / 2,
-    bytes: relation.bytes / 2,
-    label: [...relation.label, "distinct"],
-  });
-  if (!isSplit(input) || liesBy(input, targets)) return distinct(input);
+  const distinct = (relation: Relation): Relation => {
+    const all = withoutRepetition(relation);
+    if (!on) return all;
+    const list = targets.map((target) => target.sql).join(", ");
+    const sorted = order === "" ? "" : ` ORDER BY ${order}`;
+    return { ...all, sql: `SELECT DISTINCT ON (${list}) * ${from(relation)}${sorted}`, stable: false };
+  };
+  if (!isSplit(input) || liesBy(input, targets)) return rigid(distinct(input));
   // Each task leaves out what it can before anything is exchanged.
-  const partial: Relation = { ...distinct(input), divisible: input.divisible };
-  return distinct(await hashed(planner, partial, targets));
+  return rigid(distinct(await hashed(planner, distinct(input), targets)));
 }
 
 function coversAll(targets: readonly Key[], width: number): boolean {
